@@ -1,0 +1,161 @@
+"""The machine room of NumPy: parameters in and out, dtype, noise, the loop."""
+
+import importlib
+from functools import reduce
+
+import numpy as np
+import scipy
+from threadpoolctl import threadpool_info
+
+from impls.errors import DeviceAbsent
+from impls.numpy.adam import Adam
+from specs import MODELS, Spec
+from specs.parameters import layers
+
+
+def devices() -> list[str]:
+    return ["cpu"]
+
+
+def build(spec: Spec, *, variant: str | None = None, device: str = "cpu", dtype: str = "float32", precision: str = "highest"):
+    if device not in devices():
+        raise DeviceAbsent("numpy", device, devices())
+    return (Trainable if spec.trains else PCA)(spec, variant or "hand", dtype)
+
+
+class Base:
+    """What PCA and trained models share: arrays in and out, and the timed triple."""
+
+    def __init__(self, spec: Spec, variant: str, dtype: str):
+        self.spec, self.variant, self.dtype = spec, variant, np.dtype(dtype)
+        self.model_file = importlib.import_module(f"impls.numpy.{spec.model}")
+        self.model = getattr(self.model_file, MODELS[spec.model])(spec)
+
+    def encode(self, x):
+        return self.model_file.latent(self.model, x)
+
+    def decode(self, z, label=None):
+        return self.model_file.x_hat(self.model, z)
+
+    def prepare(self, operation, batch, steps, seed):
+        self.generator = np.random.default_rng(seed)
+        self.timed = getattr(self, f"timed_{operation}")(batch)
+        self.operation, self.steps = operation, steps
+
+    def run(self):
+        self.results = [self.timed() for _ in range(self.steps)]
+
+    def block(self):
+        """NumPy has returned only when it is done."""
+
+    def outcome(self):
+        return {"loss": np.array(self.results)} if self.operation == "train" else self.results[-1]
+
+    def timed_encode(self, batch):
+        return lambda: self.encode(batch["x"])
+
+    def timed_decode(self, batch):
+        return lambda: {"x_hat": self.decode(batch["z"])}
+
+    def facts(self):
+        blas = next((pool for pool in threadpool_info() if pool["user_api"] == "blas"), {})
+        return {
+            "versions": {"numpy": np.__version__, "scipy": scipy.__version__, "blas": f"{blas.get('internal_api')} {blas.get('version')}"},
+            "variant": self.variant,
+            "device": "cpu",
+            "dtype": self.dtype.name,
+            "threads": blas.get("num_threads"),
+        }
+
+    def memory(self):
+        return {"alloc_peak": None, "device_reserved_peak": None}
+
+
+class Trainable(Base):
+    def __init__(self, spec, variant, dtype):
+        super().__init__(spec, variant, dtype)
+        self.layers = {name: reduce(child, name.split("."), self.model) for name, _, _ in layers(spec)}
+        for layer in self.layers.values():
+            layer.w, layer.b = layer.w.astype(self.dtype), layer.b.astype(self.dtype)
+        self.named = {f"{name}.{part}": getattr(layer, part) for name, layer in self.layers.items() for part in ("w", "b")}
+        self.optimizer = Adam(spec.optimizer, self.named)
+
+    def parameters(self):
+        return self.named
+
+    def set_parameters(self, values):
+        for name, value in self.named.items():
+            value[...] = values[name]
+
+    def terms(self, batch):
+        return self.model_file.terms(self.model, **batch)
+
+    def gradients(self, batch):
+        self.model_file.backward(self.model, **batch)
+        return self.collected()
+
+    def collected(self):
+        return {f"{name}.{part}": getattr(layer, f"d_{part}") for name, layer in self.layers.items() for part in ("w", "b")}
+
+    def train(self, batches):
+        return np.array([self.step(batch) for batch in batches])
+
+    def step(self, batch):
+        terms = self.model_file.backward(self.model, **batch)
+        self.optimizer.update(self.named, self.collected())
+        return self.model_file.loss(self.spec, terms)
+
+    def apply_gradients(self, gradients):
+        self.optimizer.update(self.named, gradients)
+
+    def optimizer_state(self):
+        return {"step": self.optimizer.step, "m": self.optimizer.m, "v": self.optimizer.v}
+
+    def set_optimizer_state(self, state):
+        self.optimizer.step = state["step"]
+        for part in ("m", "v"):
+            for name, value in getattr(self.optimizer, part).items():
+                value[...] = state[part][name]
+
+    def noise(self, n):
+        return self.generator.standard_normal((n, self.spec.d_z), self.dtype)
+
+    def native_noise(self, n, steps, seed):
+        self.generator = np.random.default_rng(seed)
+        return np.stack([self.noise(n) for _ in range(steps)])
+
+    def timed_train(self, batch):
+        x = batch["x"]
+        if not self.spec.noisy:
+            return lambda: self.step({"x": x})
+        return lambda: self.step({"x": x, "eps": self.noise(len(x))})
+
+    def timed_generate(self, batch):
+        return lambda: {"x_hat": self.decode(self.noise(len(batch["x"])))}
+
+
+class PCA(Base):
+    def fit(self, x):
+        self.model.fit(x)
+
+    def parameters(self):
+        return {} if self.model.mean is None else {name: getattr(self.model, name) for name in PCA_NAMES}
+
+    def set_parameters(self, values):
+        for name in PCA_NAMES:
+            setattr(self.model, name, values[name].copy())
+
+    def timed_fit(self, batch):
+        def fit():
+            self.model.fit(batch["x"])
+            return {name: getattr(self.model, name) for name in PCA_NAMES}
+
+        return fit
+
+
+PCA_NAMES = ("mean", "components", "explained_variance")
+
+
+def child(parent, name: str):
+    """encoder.0 -> model.encoder.layers[0]"""
+    return parent.layers[int(name)] if name.isdigit() else getattr(parent, name)
