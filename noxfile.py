@@ -1,0 +1,75 @@
+"""Everything that can be run here, each in an environment of its own: `nox --list`, then `nox -s NAME`.
+
+Every session installs with pip under constraints.txt, so that two people who run it have the same versions.
+What follows `--` is passed on: `nox -s demo -- --spec vae`, `nox -s tests -- -k surface`.
+"""
+
+import nox
+
+nox.options.default_venv_backend = "virtualenv"  # pip finds the CPU build of the pinned torch where uv finds only that with CUDA
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "tests"]
+nox.needs_version = ">=2024.4.15"
+
+# session -> the frameworks that must be there, as tests/conftest.py reads them from ISOFORM_FRAMEWORKS
+ALONE = {"numpy": "numpy", "torch": "numpy,torch", "jax": "numpy,jax", "keras": "numpy,keras,tensorflow"}
+
+
+def install(session: nox.Session, *extras: str) -> None:
+    wanted = f"[{','.join(extras)}]" if extras else ""
+    session.install("-c", "constraints.txt", "-e", f".{wanted}")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The main job at its quickest: verify, bench and report every spec and implementation."""
+    install(session, "all")
+    session.run("isoform", "run", "--level", "quick", *session.posargs)
+
+
+@nox.session
+def verify(session: nox.Session) -> None:
+    """Every check, in full."""
+    install(session, "all")
+    session.run("isoform", "verify", "--level", "report", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Every measurement, in full."""
+    install(session, "all")
+    session.run("isoform", "bench", "--level", "report", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The tests, with every framework installed: one that is missing is a failure, not a skip."""
+    install(session, "all", "test", "equinox")
+    session.run("pytest", *session.posargs)
+
+
+def tests_alone(session: nox.Session) -> None:
+    """The tests that make sense with only this framework installed."""
+    framework = session.name.removeprefix("tests-")
+    install(session, framework, "test", *(["equinox"] if framework == "jax" else []))
+    session.run("pytest", *session.posargs, env={"ISOFORM_FRAMEWORKS": ALONE[framework]})
+
+
+for framework in ALONE:
+    nox.session(tests_alone, name=f"tests-{framework}")
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Plant faults in every implementation; each must be caught. Long."""
+    install(session, "all", "test")
+    session.run("python", "-m", "tests.mutants", "--full", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Rules, format and types."""
+    session.install("-c", "constraints.txt", "ruff", "mypy", "pydantic", "numpy", "nox")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
