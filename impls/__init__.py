@@ -59,7 +59,7 @@ class Implementation:
             raise Unsupported(reason)
         module = self.backend_module()
         backend = module.build(spec, variant=variant or self.variant, device=device, dtype=dtype, precision=precision)
-        model = Model(backend, spec, self.name, device, dtype)
+        model = Model(backend, spec, self.name, device, dtype, precision)
         if spec.trains:
             model.set_parameters(initial(spec, dtype))
         return model

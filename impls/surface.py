@@ -26,9 +26,9 @@ class Model:
     Raises BadArray or Unsupported. What comes back is never a view of the model's own memory.
     """
 
-    def __init__(self, backend: Backend, spec: Spec, implementation: str, device: str, dtype: str):
+    def __init__(self, backend: Backend, spec: Spec, implementation: str, device: str, dtype: str, precision: str):
         self.backend, self.spec = backend, spec
-        self.implementation, self.device, self.dtype = implementation, device, dtype
+        self.implementation, self.device, self.dtype, self.precision = implementation, device, dtype, precision
 
     def parameters(self) -> Arrays:
         return _copies(self.backend.parameters())

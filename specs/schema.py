@@ -126,6 +126,7 @@ class Gates(Section):
     losses_float32: float = _gate(1e-5, "losses along a float32 trajectory")
     parameters_float32: float = _gate(1e-4, "parameters along a float32 trajectory")
     cuda_float32: float = _gate(1e-4, "step-1 gradients and losses, CUDA, IEEE float32")
+    low_precision: float = _gate(2e-3, "losses and step-1 gradients with TF32, bf16 or a TPU's default products")
     variants: float = _gate(1e-12, "variants of one framework, float64")
     variants_float32: float = _gate(1e-5, "variants of one framework, float32")
     analytic: float = _gate(1e-12, "against a closed form")

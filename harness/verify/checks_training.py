@@ -1,0 +1,330 @@
+"""Checks 5-7, 11, 14 and 15: the optimizer alone, trajectories, variants, native noise, rerun and resume."""
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+
+from harness.verify import oracle
+from harness.verify.check import BOTH, check, n_tensors, trained
+from harness.verify.compare import error
+from harness.verify.context import Context
+from impls import Model
+from impls.surface import Arrays, operations
+from specs import parameters
+from specs.noise import batches
+
+TAPE = {"quick": 100, "ci": 300, "report": 1000}
+FLOAT32_STEPS = {"quick": 40, "ci": 100, "report": 200}
+FEW = 12  # steps where equality does not need many
+
+
+@check(
+    5,
+    "optimizer alone on a gradient tape",
+    dtypes=BOTH,
+    count=lambda c: 1 + 3 * (1 + n_tensors(c.spec)),
+    reason=trained,
+    cause="Adam's formula: epsilon inside the root or scaled (epsilon-hat), a missing bias correction, a constant in float32",
+)
+def check_optimizer(c: Context) -> None:
+    gate = c.gates.optimizer if c.dtype == "float64" else c.gates.optimizer_float32
+    model, start = c.build(), parameters.initial(c.spec, c.dtype)
+    truth = oracle.Adam(c.spec, start)
+    for gradients in oracle.tape(c.spec, start, TAPE[c.level], c.dtype):
+        model.apply_gradients(gradients)
+        truth.step(gradients)
+    state = model.optimizer_state()
+    c.record.same("step count", state["step"], TAPE[c.level])
+    c.record.closes("parameter", model.parameters(), truth.p, gate)
+    c.record.closes("first moment", state["m"], truth.m, gate)
+    c.record.closes("second moment", state["v"], truth.v, gate)
+
+
+def reference_trajectory(c: Context, steps: int) -> tuple[np.ndarray, Arrays, dict]:
+    """(losses, parameters, optimizer state) of the NumPy reference in float64, on the batches that c.dtype sees."""
+    model = c.reference()
+    model.set_parameters(parameters.initial(c.spec, c.dtype))
+    losses = model.train(batches(c.spec, c.data.train, steps, c.dtype, c.rows))
+    return losses, model.parameters(), model.optimizer_state()
+
+
+def oracle_trajectory(c: Context, steps: int) -> tuple[np.ndarray, Arrays, dict]:
+    """The same for the reference itself: loss and optimizer by the oracle, and each gradient held against its slope."""
+    helper, adam, losses, worst = c.build(), oracle.Adam(c.spec, parameters.initial(c.spec)), [], 0.0
+    rng = c.draw(3)
+    for batch in c.batches(steps):
+        helper.set_parameters(adam.p)
+        gradients = helper.gradients(batch)
+        direction = {name: rng.standard_normal(value.shape) for name, value in adam.p.items()}
+        value, slope = oracle.slope(c.spec, adam.p, batch, direction)
+        along = [gradients[name] * direction[name] for name in adam.p]
+        worst = max(worst, abs(sum(float(part.sum()) for part in along) - slope) / sum(float(np.abs(part).sum()) for part in along))
+        losses.append(value)
+        adam.step(gradients)
+    c.record.at_most("gradient against the oracle's slope, worst step", worst, c.gates.derivative)
+    return np.array(losses), adam.p, {"step": adam.t, "m": adam.m, "v": adam.v}
+
+
+@check(
+    6,
+    "trajectory in float64, same noise and batches",
+    count=lambda c: 1 + c.steps + 1 + 3 * (1 + n_tensors(c.spec)) + c.itself,
+    reason=trained,
+    cause="training does something else than gradient and Adam: order of batches, stale state, a loss taken after the update",
+)
+def check_trajectory(c: Context) -> None:
+    losses, end, state = (oracle_trajectory if c.itself else reference_trajectory)(c, c.steps)
+    model = c.build()
+    got = model.train(c.batches(c.steps))
+    c.record.same("number of losses", got.shape, losses.shape)
+    for step in range(c.steps):
+        c.record.close(f"loss of step {step + 1}", got[step : step + 1], losses[step : step + 1], c.gates.losses)
+    found = model.optimizer_state()
+    c.record.same("step count", found["step"], c.steps)
+    c.record.closes("final parameter", model.parameters(), end, c.gates.parameters)
+    c.record.closes("final first moment", found["m"], state["m"], c.gates.parameters)
+    c.record.closes("final second moment", found["v"], state["v"], c.gates.parameters)
+
+
+@check(
+    7,
+    "trajectory in float32",
+    dtypes=("float32",),
+    count=lambda c: (2 + 2 + 2 * n_tensors(c.spec) + FLOAT32_STEPS[c.level]) if c.spec.trains else 3 + 4,
+    cause="a product in lower precision (TF32, bf16), a constant rounded early, an unstable form",
+)
+def check_float32(c: Context) -> None:
+    if not c.spec.trains:
+        return _float32_pca(c)
+    steps, model, reference = FLOAT32_STEPS[c.level], c.build(), c.reference()
+    start, first = parameters.initial(c.spec, "float32"), c.batch()
+    reference.set_parameters(start)
+    c.record.closes("step-1 gradient", model.gradients(first), reference.gradients(first), c.gates.gradients_float32)
+    losses, _, _ = reference_trajectory(c, steps)
+    given, known = list(c.batches(steps)), horizon(c, steps)
+    _, end, _ = reference_trajectory(c, known)
+    c.record.same(f"parameters are determined for {known} steps, at least {LEAST_HORIZON}", known >= min(LEAST_HORIZON, steps), True)
+    got = model.train(given[:known])
+    c.record.closes(f"parameter after {known} steps", model.parameters(), end, c.gates.parameters_float32)
+    if known < steps:
+        got = np.concatenate([got, model.train(given[known:])])
+    c.record.same("number of losses", got.shape, losses.shape)
+    for step in range(steps):
+        c.record.close(f"loss of step {step + 1}", got[step : step + 1], losses[step : step + 1], c.gates.losses_float32)
+    return None
+
+
+ROUNDING = 2.0**-22  # twice the unit roundoff of float32
+LEAST_HORIZON = 10
+
+
+def horizon(c: Context, steps: int) -> int:
+    """For how many steps float32 determines the parameters.
+
+    Adam divides each gradient by its own size, so an entry that is nothing but rounding still moves by the learning rate,
+    and a relu may fall on either side of its tie. So the float64 reference is trained twice, once with parameters and data
+    rounded anew, by chance, before each gradient; as soon as the two differ by a quarter of the gate, a difference says
+    nothing about an implementation.
+    """
+    start, model, rng = parameters.initial(c.spec, "float32"), c.reference(), c.draw(5)
+    straight, disturbed = oracle.Adam(c.spec, start), oracle.Adam(c.spec, start)
+    rounded = lambda arrays: {k: a * (1 + ROUNDING * rng.standard_normal(a.shape)) for k, a in arrays.items()}  # noqa: E731
+    for step, batch in enumerate(c.batches(steps)):
+        model.set_parameters(straight.p)
+        straight.step(model.gradients(batch))
+        model.set_parameters(rounded(disturbed.p))
+        disturbed.step(rounded(model.gradients(rounded(batch))))
+        if max(error(disturbed.p[name], straight.p[name]) for name in start) > c.gates.parameters_float32 / 4:
+            return max(step, 1)
+    return steps
+
+
+def _float32_pca(c: Context) -> None:
+    model, reference = c.build(), c.reference()
+    model.fit(c.data.train)
+    reference.fit(c.data.train)
+    got, expected = model.parameters(), reference.parameters()
+    c.record.closes("", {"mean": got["mean"]}, {"mean": expected["mean"]}, c.gates.gradients_float32)
+    c.record.closes("", {"variance": got["explained_variance"]}, {"variance": expected["explained_variance"]}, c.gates.gradients_float32)
+    c.record.close("x_hat", through(model, c.data.test), through(reference, c.data.test), c.gates.parameters_float32)
+    projector = lambda p: p["components"].T @ p["components"]  # noqa: E731
+    c.record.close("projector", projector(got), projector(expected), c.gates.parameters_float32)
+    c.record.same("dtype", got["components"].dtype.name, "float32")
+
+
+def through(model: Model, x: np.ndarray) -> np.ndarray:
+    """decode(encode(x))."""
+    return model.decode(model.encode({"x": x})["z"])
+
+
+def _others(c: Context) -> tuple[str, ...]:
+    return c.implementation.agrees_with if c.spec.trains else ()
+
+
+@check(
+    11,
+    "variants of the framework agree",
+    dtypes=BOTH,
+    count=lambda c: len(_others(c)) * (FEW + 3 * (1 + n_tensors(c.spec))),
+    reason=lambda c: trained(c) or (None if _others(c) else "this implementation has one variant only"),
+    cause="a compiler that reorders or drops work, donation of a buffer still in use, a fused optimizer with another formula",
+)
+def check_variants(c: Context) -> None:
+    gate = c.gates.variants if c.dtype == "float64" else c.gates.variants_float32
+    losses, end, state = trained_for(c.build(), c, FEW)
+    for variant in _others(c):
+        other_losses, other_end, other_state = trained_for(c.build(variant=variant), c, FEW)
+        for step in range(FEW):
+            c.record.close(f"{variant}: loss of step {step + 1}", losses[step : step + 1], other_losses[step : step + 1], gate)
+        c.record.closes(f"{variant}: parameter", end, other_end, gate)
+        c.record.closes(f"{variant}: first moment", state["m"], other_state["m"], gate)
+        c.record.closes(f"{variant}: second moment", state["v"], other_state["v"], gate)
+
+
+def trained_for(model: Model, c: Context, steps: int) -> tuple[np.ndarray, Arrays, dict]:
+    losses = model.train(c.batches(steps))
+    return losses, model.parameters(), model.optimizer_state()
+
+
+ROUNDS = 2  # of the timed triple in check 14
+
+
+def _n_timed(c: Context) -> int:
+    if not c.spec.trains:
+        return 3 + 1 + 1 + 1
+    noise = 8 if c.spec.noisy else 0
+    return ROUNDS * 2 + 1 + n_tensors(c.spec) + 1 + (1 + (2 if c.spec.noisy else 1)) + 1 + noise
+
+
+@check(
+    14,
+    "the timed path computes what was checked; native noise is N(0, 1)",
+    dtypes=BOTH,
+    count=_n_timed,
+    cause="run() skips work, repeats its noise, or draws from another distribution; or encode and decode differ when timed",
+)
+def check_timed(c: Context) -> None:
+    if not c.spec.trains:
+        return _timed_pca(c)
+    model, batch, steps, seed = c.build(), c.batch(), 3, 11
+    losses = []
+    model.prepare({"x": batch["x"]}, steps, seed=seed)
+    for k in range(ROUNDS):
+        model.run()
+        model.block()
+        losses.append(model.outcome()["loss"])
+        c.record.same(f"run {k}: losses", losses[k].shape, (steps,))
+    given = [{"x": batch["x"]} for _ in range(ROUNDS * steps)]
+    if c.spec.noisy:
+        noise = model.native_noise(c.rows, ROUNDS * steps, seed)
+        given = [{"x": batch["x"], "eps": eps} for eps in noise]
+        _distribution(c, model, noise)
+    other = c.build()
+    expected = np.asarray(other.train(given)).reshape(ROUNDS, steps)
+    gate = EXACT[c.dtype]
+    for k in range(ROUNDS):
+        c.record.close(f"run {k}: losses with that noise given", losses[k], expected[k], gate)
+    c.record.closes("parameter after the timed steps", model.parameters(), other.parameters(), gate)
+    c.record.same("optimizer steps", model.optimizer_state()["step"], ROUNDS * steps)
+    model.prepare(batch, steps, operation="encode")
+    c.record.closes("timed encode", _outcome(model), other.encode(batch), gate)
+    z = c.draw(4).standard_normal((c.rows, c.spec.d_z))
+    model.prepare({"z": z}, steps, operation="decode")
+    c.record.close("timed decode", _outcome(model)["x_hat"], other.decode(z), gate)
+    return None
+
+
+# the same arithmetic in another compilation: XLA may contract a product and a sum there
+EXACT = {"float64": 1e-13, "float32": 1e-5}
+
+
+def _outcome(model: Model) -> Arrays:
+    model.run()
+    model.block()
+    return model.outcome()
+
+
+def _timed_pca(c: Context) -> None:
+    model, other = c.build(), c.build()
+    other.fit(c.data.train)
+    model.prepare({"x": c.data.train}, 2, operation="fit")
+    fitted = _outcome(model)
+    for name, value in other.parameters().items():
+        c.record.close(f"timed fit: {name}", fitted[name], value, EXACT[c.dtype])
+    model.prepare(c.batch(), 2, operation="encode")
+    z = _outcome(model)["z"]
+    c.record.close("timed encode", z, other.encode(c.batch())["z"], EXACT[c.dtype])
+    model.prepare({"z": z}, 2, operation="decode")
+    c.record.close("timed decode", _outcome(model)["x_hat"], other.decode(z), EXACT[c.dtype])
+    c.record.same("operations", operations(c.spec), ("fit", "encode", "decode"))
+
+
+ALPHA = 1e-3
+
+
+def _distribution(c: Context, model: Model, noise: np.ndarray) -> None:
+    from scipy import stats
+
+    c.record.same("native noise: dtype", noise.dtype.name, c.dtype)
+    c.record.bitwise("native noise: same seed again", model.native_noise(c.rows, len(noise), 11), noise)
+    other = model.native_noise(c.rows, len(noise), 12)
+    draws = np.concatenate([noise.ravel(), other.ravel(), model.native_noise(c.rows, 20, 13).ravel()]).astype(np.float64)
+    c.record.same("native noise: repeated values", len(np.unique(draws.round(12))) > 0.99 * len(draws), True)
+    c.record.at_most("native noise: |mean| in standard errors", abs(draws.mean()) * np.sqrt(len(draws)), stats.norm.isf(ALPHA / 2))
+    variance = (len(draws) - 1) * draws.var(ddof=1)
+    p = 2 * min(stats.chi2.cdf(variance, len(draws) - 1), stats.chi2.sf(variance, len(draws) - 1))
+    c.record.at_most("native noise: variance, 1 - p", 1 - p, 1 - ALPHA)
+    c.record.at_most("native noise: Kolmogorov-Smirnov, 1 - p", 1 - stats.kstest(draws, "norm").pvalue, 1 - ALPHA)
+    c.record.same("native noise: shape", noise.shape[1:], (c.rows, c.spec.d_z))
+
+
+@check(
+    15,
+    "bitwise rerun; bitwise save and resume",
+    dtypes=BOTH,
+    count=lambda c: 2 * (2 + 3 * (1 + 2 * n_tensors(c.spec))) + 1 if c.spec.trains else 1 + 2 * n_tensors(c.spec),
+    cause="something is not part of the state that is saved, or an operation is not deterministic",
+)
+def check_rerun(c: Context) -> None:
+    if not c.spec.trains:
+        model, other = c.build(), c.build()
+        model.fit(c.data.train)
+        other.fit(c.data.train)
+        c.record.bitwises("fitted again", other.parameters(), model.parameters())
+        return None
+    given = list(c.batches(2 * FEW))
+    straight = c.build()
+    losses = straight.train(given)
+    again = c.build()
+    _same_state(c, "rerun", again, again.train(given), straight, losses)
+    first = c.build()
+    head = first.train(given[:FEW])
+    saved = _saved(first)
+    resumed = c.build()
+    _resume(resumed, saved)
+    c.record.same("resume: step count", resumed.optimizer_state()["step"], FEW)
+    tail = resumed.train(given[FEW:])
+    _same_state(c, "resume", resumed, np.concatenate([head, tail]), straight, losses)
+    return None
+
+
+def _same_state(c: Context, what: str, model: Model, losses: np.ndarray, expected: Model, expected_losses: np.ndarray) -> None:
+    c.record.bitwise(f"{what}: losses", losses, expected_losses)
+    c.record.bitwises(f"{what}: parameter", model.parameters(), expected.parameters())
+    for part in ("m", "v"):
+        c.record.bitwises(f"{what}: moment {part} of", model.optimizer_state()[part], expected.optimizer_state()[part])
+
+
+def _saved(model: Model) -> bytes:
+    state, file = model.optimizer_state(), io.BytesIO()
+    moments = {f"{part}/{name}": value for part in ("m", "v") for name, value in state[part].items()}
+    np.savez(file, step=state["step"], **moments, **{f"p/{name}": value for name, value in model.parameters().items()})
+    return file.getvalue()
+
+
+def _resume(model: Model, saved: bytes) -> None:
+    content: Mapping = np.load(io.BytesIO(saved))
+    part = lambda prefix: {key[2:]: content[key] for key in content if key.startswith(f"{prefix}/")}  # noqa: E731
+    model.set_parameters(part("p"))
+    model.set_optimizer_state({"step": int(content["step"]), "m": part("m"), "v": part("v")})

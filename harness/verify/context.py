@@ -1,0 +1,73 @@
+"""What a check is given: the implementation under test, the spec, the data, the reference, and a place for its comparisons."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import impls
+from harness import data
+from harness.verify.compare import Comparisons
+from impls import Implementation, Model
+from specs import Spec
+from specs.noise import batch, batches
+
+STEPS = {"quick": 60, "ci": 200, "report": 1000}  # of a float64 trajectory and of an optimizer tape
+
+
+@dataclass
+class Context:
+    implementation: Implementation
+    spec: Spec
+    dtype: str
+    device: str = "cpu"
+    precision: str = "highest"
+    level: str = "ci"
+    record: Comparisons = field(default_factory=Comparisons)
+
+    def __post_init__(self) -> None:
+        self.data = data.load(self.spec)
+        self.rows = self.spec.training.batch_size
+        self.models: dict[str, Model] = {}
+
+    @property
+    def steps(self) -> int:
+        return STEPS[self.level]
+
+    @property
+    def itself(self) -> bool:
+        """True where the implementation is the reference, which then is compared with the oracle."""
+        return self.implementation.name == "numpy"
+
+    @property
+    def gates(self):
+        return self.spec.gates
+
+    def build(self, spec: Spec | None = None, variant: str | None = None) -> Model:
+        """A fresh model of the implementation under test."""
+        return self.implementation.build(
+            spec or self.spec, device=self.device, dtype=self.dtype, precision=self.precision, variant=variant
+        )
+
+    def shared(self, spec: Spec | None = None) -> Model:
+        """A model that checks share, for what does not depend on its state: they set the parameters that they need."""
+        spec = spec or self.spec
+        key = f"{spec.model} {spec.hash}"
+        if key not in self.models:
+            self.models[key] = self.build(spec)
+        return self.models[key]
+
+    def reference(self, spec: Spec | None = None) -> Model:
+        """The NumPy reference, in float64."""
+        return impls.load("numpy").build(spec or self.spec, dtype="float64")
+
+    def batch(self, n: int | None = None, step: int = 0) -> dict[str, np.ndarray]:
+        """The first rows of the training data (tiled where n is larger), with the noise of `step`."""
+        n = n or self.rows
+        rows = np.arange(step * n, step * n + n) % len(self.data.train)
+        return batch(self.spec, self.data.train[rows], step, self.dtype)
+
+    def batches(self, steps: int):
+        return batches(self.spec, self.data.train, steps, self.dtype, self.rows)
+
+    def draw(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng([self.spec.seed, 6, *key])

@@ -1,0 +1,115 @@
+"""Renew a certificate on the very model that is about to be timed, in its process and build."""
+
+import time
+
+import numpy as np
+
+import impls
+from harness import data
+from harness.verify import oracle
+from harness.verify.certificate import Result, certificate, judge
+from harness.verify.checks_function import mean_loss
+from harness.verify.compare import Comparisons
+from impls import Model
+from specs import parameters
+from specs.noise import batch as make_batch
+
+STEPS = 3
+
+
+def renew(model: Model, batch_size: int | None = None) -> dict:
+    """Terms, gradients, a short trajectory and the timed path of `model`, against NumPy in float64.
+
+    Returns {"id", "passed", "margin", "checks", "message"}; the model is left with its initial parameters and a fresh
+    optimizer. Runs at the batch size to be timed, so that nothing is compiled that the measurement does not need.
+    """
+    start, spec = time.perf_counter(), model.spec
+    record = Comparisons()
+    try:
+        expected_count = (_trainable if spec.trains else _pca)(model, record, batch_size or spec.training.batch_size)
+        result = judge(0, "renewal", "the code, a library or a setting differs from what was verified", record.made, expected_count, 0.0)
+    except Exception as error:  # noqa: BLE001 - a model that raises must not be timed, whatever it raises
+        result = Result(0, "renewal", "fail", f"{type(error).__name__}: {error}", len(record.made))
+    implementation = impls.load(model.implementation)
+    made = certificate(implementation, spec, model.dtype, model.device, model.precision, "renewal", model.facts(), [result])
+    message = None
+    if not made["passed"]:
+        message = f"{result.reason}; worst: {result.what}: expected {result.expected}, got {result.got}"
+    return {
+        "id": made["id"],
+        "passed": made["passed"],
+        "margin": result.margin,
+        "error": result.error,
+        "checks": made["checks"],
+        "message": message,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def gates(model: Model) -> tuple[float, float]:
+    """(of losses and step-1 gradients, of parameters after a few steps) for the model's dtype, device and precision."""
+    g = model.spec.gates
+    if model.dtype == "float64":
+        return g.gradients, g.parameters
+    if model.precision != "highest":
+        return g.low_precision, np.inf
+    return (g.gradients_float32, g.parameters_float32) if model.device == "cpu" else (g.cuda_float32, g.parameters_float32)
+
+
+def _trainable(model: Model, record: Comparisons, n: int) -> int:
+    spec, (gate, far) = model.spec, gates(model)
+    x = np.resize(data.load(spec).train, (n, spec.d_x))
+    start, reference = parameters.initial(spec, model.dtype), impls.load("numpy").build(spec, dtype="float64")
+    zeros = {name: np.zeros_like(value) for name, value in start.items()}
+
+    def reset() -> None:
+        model.set_parameters(start)
+        model.set_optimizer_state({"step": 0, "m": zeros, "v": zeros})
+
+    reset()
+    reference.set_parameters(start)
+    batch = make_batch(spec, x, 0, model.dtype)
+    if model.implementation == "numpy":  # the reference itself: against the oracle
+        expected_terms = {name: value.real for name, value in oracle.terms(spec, start, batch).items()}
+    else:
+        expected_terms = reference.terms(batch)
+    record.closes("term", model.terms(batch), expected_terms, gate)
+    record.closes("step-1 gradient", model.gradients(batch), reference.gradients(batch), gate)
+    record.close("loss", mean_loss(spec, model.terms(batch)), oracle.loss(spec, start, batch).real, gate)
+    given = [make_batch(spec, x, step, model.dtype) for step in range(STEPS)]
+    record.close("losses of a few steps", model.train(given), reference.train(given), gate)
+    if np.isfinite(far):
+        record.closes("parameter after a few steps", model.parameters(), reference.parameters(), far)
+    reset()
+    model.prepare({"x": x}, STEPS, seed=1)
+    model.run()
+    model.block()
+    timed, end = model.outcome()["loss"], model.parameters()
+    reset()
+    noise = model.native_noise(n, STEPS, 1) if spec.noisy else [None] * STEPS
+    given = [{"x": x} | ({"eps": eps} if eps is not None else {}) for eps in noise]
+    record.close("losses of the timed path", timed, model.train(given), gate)
+    record.closes("parameter after the timed path", end, model.parameters(), far if np.isfinite(far) else gate)
+    reset()
+    tensors, terms = len(start), len(expected_terms)
+    return (1 + terms) + (1 + tensors) + 1 + 1 + (1 + tensors) * bool(np.isfinite(far)) + 1 + (1 + tensors)
+
+
+def _pca(model: Model, record: Comparisons, n: int) -> int:
+    spec, (gate, far) = model.spec, gates(model)
+    if model.dtype == "float64":
+        far = gate
+    x = data.load(spec).train
+    model.fit(x)
+    got = model.parameters()
+    _, s, vt = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    truth = vt[: spec.d_z]
+    record.close("mean", got["mean"], x.mean(0), gate)
+    record.close("explained variance", got["explained_variance"], s[: spec.d_z] ** 2 / (len(x) - 1), gate)
+    record.close("orthonormal", got["components"] @ got["components"].T, np.eye(spec.d_z), max(gate, 1e-12))
+    captured = np.square((x - x.mean(0)) @ got["components"].T).sum() / np.square((x - x.mean(0)) @ truth.T).sum()
+    record.close("variance captured, against LAPACK", captured, 1.0, gate)
+    z = model.encode({"x": x[:n]})["z"]
+    record.close("encode", z, (x[:n] - got["mean"]) @ got["components"].T, far)
+    record.close("decode", model.decode(z), z @ got["components"] + got["mean"], far)
+    return 6
