@@ -1,7 +1,7 @@
 """Which frameworks the tests expect: all of them, unless ISOFORM_FRAMEWORKS names those that are installed.
 
 A framework that is expected and missing ends the run with an error. A test that needs one that is not expected is deselected:
-it either says so (`@pytest.mark.needs("jax")`) or is parametrised with an implementation's name. No test is skipped.
+it either says so (`@pytest.mark.needs("jax")`) or is parametrised with an `implementation` by name. No test is skipped.
 """
 
 import os
@@ -53,8 +53,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     def wanted(item: pytest.Item) -> bool:
         needed = {name for marker in item.iter_markers("needs") for name in marker.args}
-        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        return needed <= frameworks and not any(isinstance(value, str) and value in unexpected for value in parameters)
+        implementation = item.callspec.params.get("implementation") if hasattr(item, "callspec") else None
+        return needed <= frameworks and implementation not in unexpected
 
     if left_out := [item for item in items if not wanted(item)]:
         config.hook.pytest_deselected(items=left_out)
