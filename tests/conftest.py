@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import impls
 
@@ -22,6 +23,9 @@ PACKAGES = {  # framework -> the packages that it is imported from
     "keras": {"keras"},
     "tensorflow": {"tensorflow"},
 }
+
+settings.register_profile("isoform", deadline=None, derandomize="CI" in os.environ)  # a slow machine is no failure
+settings.load_profile("isoform")
 
 
 def expected_frameworks() -> list[str]:
