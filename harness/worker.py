@@ -20,6 +20,7 @@ TASKS = {
     "verify": "harness.verify.ladder",
     "measure": "harness.bench.measure",
     "memory": "harness.bench.memory",
+    "doctor": "harness.doctor",
 }
 
 

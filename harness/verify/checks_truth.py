@@ -114,7 +114,7 @@ def train_in_stages(c: Context, batch: Arrays, optimum: float, enough: float) ->
     p = parameters.initial(c.spec)
     for cycle in range(CYCLES):
         for rate, steps in STAGES[min(cycle, 1) :]:
-            model = c.build(c.spec.replace(optimizer={"learning_rate": rate}))
+            model = c.fresh(c.spec.replace(optimizer={"learning_rate": rate}))
             model.set_parameters(p)
             model.train([batch] * steps)
             p = model.parameters()

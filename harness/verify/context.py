@@ -10,6 +10,7 @@ from harness.verify.compare import Comparisons
 from impls import Implementation, Model
 from specs import Spec
 from specs.noise import batch, batches
+from specs.parameters import initial
 
 STEPS = {"quick": 60, "ci": 200, "report": 1000}  # of a float64 trajectory and of an optimizer tape
 
@@ -43,15 +44,29 @@ class Context:
         return self.spec.gates
 
     def build(self, spec: Spec | None = None, variant: str | None = None) -> Model:
-        """A fresh model of the implementation under test."""
+        """A newly built model of the implementation under test."""
         return self.implementation.build(
             spec or self.spec, device=self.device, dtype=self.dtype, precision=self.precision, variant=variant
         )
 
+    def fresh(self, spec: Spec | None = None, variant: str | None = None) -> Model:
+        """A model at its initial parameters with a new optimizer. Compiling takes most of verify's time, so it is built once
+        for each spec and variant and reset for each caller: only the last one given out may be used."""
+        spec = spec or self.spec
+        key = f"{spec.model} {spec.hash} {variant}"
+        if key not in self.models:
+            self.models[key] = self.build(spec, variant)
+        model = self.models[key]
+        start = initial(spec, self.dtype)
+        zeros = {name: np.zeros_like(value) for name, value in start.items()}
+        model.set_parameters(start)
+        model.set_optimizer_state({"step": 0, "m": zeros, "v": zeros})
+        return model
+
     def shared(self, spec: Spec | None = None) -> Model:
         """A model that checks share, for what does not depend on its state: they set the parameters that they need."""
         spec = spec or self.spec
-        key = f"{spec.model} {spec.hash}"
+        key = f"{spec.model} {spec.hash} None"
         if key not in self.models:
             self.models[key] = self.build(spec)
         return self.models[key]

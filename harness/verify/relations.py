@@ -209,7 +209,7 @@ def permuted_training(c: Context) -> Sides:
     p, _ = point(c)
     ends = []
     for start in (permute_hidden(c, p), p):
-        model = c.build()
+        model = c.fresh()
         model.set_parameters(start)
         model.train(c.batches(5))
         ends.append(model.parameters())

@@ -1,0 +1,245 @@
+"""The command line. Data go to stdout, progress and prose to stderr. Exit codes: see harness.errors."""
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from harness.errors import FAILED, NOTHING_RAN, OK, USAGE, UserError
+
+LEVELS = ("quick", "ci", "report")
+DTYPES = ("float64", "float32")
+
+
+class Group(click.Group):
+    """Turns errors that a user can mend into a message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        from specs import SpecError
+
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"isoform: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except SpecError as error:
+            click.echo(f"isoform: {error}", err=True)
+            ctx.exit(USAGE)
+        except KeyboardInterrupt:
+            click.echo("isoform: interrupted", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="isoform")
+def main() -> None:
+    """One spec, many implementations, numerically the same; and only then, how fast each one is."""
+
+
+def options(*names: str) -> Callable:
+    """Options that several commands share."""
+    known = {
+        "spec": click.option("--spec", "specs", multiple=True, metavar="NAME|FILE", help="Spec by name or TOML file; repeatable. Default: all shipped specs."),
+        "impl": click.option("--impl", "impls", multiple=True, metavar="NAME", help="Implementation; repeatable. Default: all."),
+        "dtype": click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Repeatable."),
+        "device": click.option("--device", default="cpu", show_default=True, help="cpu, or cuda where there is one."),
+        "batch": click.option("--batch", type=click.IntRange(min=1), help="Rows in a batch when timing. Default: the spec's."),
+        "level": click.option("--level", type=click.Choice(LEVELS), default="quick", show_default=True, help="How much."),
+        "out": click.option("--out", type=click.Path(path_type=Path), help="Results folder. Default: results/<machine>/<date>."),
+        "json": click.option("--json", "as_json", is_flag=True, help="Data as JSON on stdout."),
+        "dry": click.option("--dry-run", is_flag=True, help="Say what would run, and run nothing."),
+    }
+
+    def decorate(function: Callable) -> Callable:
+        for name in reversed(names):
+            function = known[name](function)
+        return function
+
+    return decorate
+
+
+def chosen_specs(names: tuple[str, ...]) -> list:
+    import specs
+
+    return [specs.load(name) for name in dict.fromkeys(names or specs.names())]
+
+
+def chosen_impls(names: tuple[str, ...]) -> list:
+    import impls
+
+    return [impls.load(name) for name in dict.fromkeys(names or impls.available())]
+
+
+def folder_for(out: Path | None) -> Path:
+    from datetime import date
+
+    from harness import machine
+    from harness.files import results_folder
+
+    return results_folder(out or Path("results") / machine.card()["name"] / date.today().isoformat())
+
+
+def command_line() -> str:
+    return shlex.join(["isoform", *sys.argv[1:]])
+
+
+@main.command("list")
+@options("json")
+def list_command(as_json: bool) -> None:
+    """Specs and implementations, and what is not installed."""
+    import impls
+    import specs
+
+    known_specs = [specs.load(name) for name in specs.names()]
+    known = impls.available().values()
+    if as_json:
+        content = {
+            "specs": [{"name": s.name, "title": s.title, "source": s.source, "model": s.model, "hash": s.hash} for s in known_specs],
+            "implementations": [{"name": i.name, "text": i.text, "missing": i.missing, "install": i.install} for i in known],
+        }
+        click.echo(json.dumps(content, indent=1))
+        return
+    click.echo("specs")
+    for spec in known_specs:
+        click.echo(f"  {spec.name:<18}{spec.title} ({spec.source})")
+    click.echo("implementations")
+    for one in known:
+        state = f"not installed: {one.install}" if one.missing else ""
+        click.echo(f"  {one.name:<18}{one.text}{'; ' + state if state else ''}")
+
+
+@main.command()
+@options("json")
+def doctor(as_json: bool) -> None:
+    """This machine, the versions in use, and each implementation started once."""
+    import impls
+    from harness import machine
+    from harness.doctor import examine
+
+    found = {"machine": machine.card(), "versions": machine.versions(), "implementations": examine(list(impls.available().values()))}
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    else:
+        for title in ("machine", "versions"):
+            click.echo(title)
+            for key, value in found[title].items():
+                click.echo(f"  {key:<18}{value}")
+        click.echo("implementations")
+        for name, one in found["implementations"].items():
+            click.echo(f"  {name:<18}{one['state']:<16}{one['detail']}")
+    if not any(one["state"] == "ok" for one in found["implementations"].values()):
+        raise UserError("no implementation works here", NOTHING_RAN)
+
+
+@main.command()
+@options("spec", "impl", "dtype", "device", "level", "out", "json", "dry")
+@click.argument("more_specs", nargs=-1)
+def verify(specs, impls, dtypes, device, level, out, as_json, dry_run, more_specs) -> None:
+    """Prove that implementations compute the same function, and write their certificates.
+
+    SPECS may also be given as arguments: isoform verify my_vae.toml
+    """
+    from harness import show
+    from harness.verify import run
+
+    pairs = plan_verify(specs + more_specs, impls, dtypes, device, level)
+    if dry_run:
+        show.plan([pair.row() for pair in pairs])
+        return
+    folder, start = folder_for(out), time.monotonic()
+    with show.verify_progress(pairs, level) as on_event:
+        run.verify(pairs, level, on_event)
+    path = run.write(pairs, level, command_line(), start, folder)
+    rows = [pair.row() for pair in pairs]
+    if as_json:
+        click.echo(path.read_text())
+    show.matrix(rows)
+    click.echo(f"certificates: {path}", err=True)
+    sys.exit(verdict(rows))
+
+
+def plan_verify(specs, impls, dtypes, device, level):
+    from harness.verify import run
+
+    # at quick level float64 only: its gates are the tight ones, and bench renews the certificate in the dtype it times
+    default = ("float64",) if level == "quick" else DTYPES
+    return run.plan(chosen_specs(specs), chosen_impls(impls), list(dtypes or default), device, "highest")
+
+
+def verdict(rows: list[dict]) -> int:
+    """Exit code of a verification."""
+    states = {row["state"] for row in rows}
+    if states <= {"n-a", "not-installed", "unsupported"}:
+        return NOTHING_RAN
+    return OK if states <= {"pass", "n-a", "not-installed", "unsupported"} else FAILED
+
+
+@main.command()
+@options("spec", "impl", "dtype", "device", "batch", "level", "out", "dry")
+@click.option("--seed", type=click.IntRange(min=0), help="Of the random order. Default: drawn, and recorded.")
+@click.argument("more_specs", nargs=-1)
+def bench(specs, impls, dtypes, device, batch, level, out, dry_run, seed, more_specs) -> None:
+    """Measure speed and memory; each cell only after its certificate was renewed in the same process."""
+    from harness import show
+    from harness.bench import schedule
+
+    plan = {"level": level, "dtype": (dtypes or ("float32",))[0], "device": device, "batch_size": batch}
+    if len(dtypes) > 1:
+        raise UserError("bench takes one --dtype a run; run it once for each")
+    chosen = chosen_specs(specs + more_specs), chosen_impls(impls)
+    if dry_run:
+        show.plan(schedule.preview(*chosen, **plan))
+        return
+    folder = folder_for(out)
+    with show.bench_progress() as on_event:
+        path = schedule.bench(*chosen, **plan, folder=folder, seed=seed, command=command_line(), on_event=on_event)
+    click.echo(f"journal: {path}\nnow:     isoform report {folder}", err=True)
+    sys.exit(schedule.exit_code(path))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Write the page, tables and figures of a results folder."""
+    from harness import report
+
+    click.echo(report.build(folder))
+
+
+@main.command("run")
+@options("spec", "impl", "device", "batch", "level", "out")
+@click.argument("more_specs", nargs=-1)
+def run_command(specs, impls, device, batch, level, out, more_specs) -> None:
+    """The main job: verify, bench and report, into one results folder."""
+    from harness import report, show
+    from harness.bench import schedule
+    from harness.verify import run
+
+    pairs = plan_verify(specs + more_specs, impls, (), device, level)
+    folder, start = folder_for(out), time.monotonic()
+    with show.verify_progress(pairs, level) as on_event:
+        run.verify(pairs, level, on_event)
+    run.write(pairs, level, command_line(), start, folder)
+    rows = [pair.row() for pair in pairs]
+    show.matrix(rows)
+    code = verdict(rows)
+    if code == NOTHING_RAN:
+        raise UserError("nothing could be verified, so nothing is timed; the table above says why", NOTHING_RAN)
+    timed = chosen_specs(specs + more_specs)
+    if level == "quick" and not (specs or more_specs):
+        timed = chosen_specs(("pca", "vae"))  # the two that every implementation has, so that a first look takes minutes
+    with show.bench_progress() as on_event:
+        path = schedule.bench(
+            timed, chosen_impls(impls), level=level, dtype="float32", device=device, batch_size=batch,
+            folder=folder, seed=None, command=command_line(), on_event=on_event,
+        )  # fmt: skip
+    click.echo(f"page: {report.build(folder)}", err=True)
+    sys.exit(code or schedule.exit_code(path))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""What a person sees in the terminal: progress with time left, the matrix, failures. All on stderr."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from harness.verify.table import footnotes
+from harness.verify.table import matrix as cells
+
+console = Console(stderr=True)
+GOOD, BAD, DULL = "green", "bold red", "dim"
+
+
+def _progress() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+@contextmanager
+def verify_progress(pairs: list, level: str) -> Iterator[Callable[[dict], None]]:
+    """A bar over all checks; yields the function that takes verify's events."""
+    from harness.verify.ladder import due as checks_due
+
+    due = {id(pair): len(checks_due(level, pair.dtype)) for pair in pairs if pair.state == "pending"}
+    with _progress() as progress:
+        task = progress.add_task("verify", total=sum(due.values()))
+        running: dict[str, str] = {}
+
+        def on_event(event: dict) -> None:
+            if event["event"] == "begin":
+                running[event["implementation"]] = f"{event['implementation']}/{event['spec']} {event['number']}"
+            elif event["event"] == "check":
+                progress.advance(task)
+            elif event["event"] == "pair":
+                running.pop(event["implementation"], None)
+                if event["state"] not in ("pass", "n-a"):
+                    progress.console.print(f"[{BAD}]{escape(event['state'])}[/] {event['implementation']} {event['spec']} {event['dtype']}")
+            progress.update(task, description="verify " + escape(", ".join(running.values())))
+
+        yield on_event
+        progress.update(task, completed=sum(due.values()), description="verify")
+
+
+@contextmanager
+def bench_progress() -> Iterator[Callable[[dict], None]]:
+    """A bar over all cells; yields the function that takes bench's events."""
+    with _progress() as progress:
+        task = progress.add_task("bench", total=None)
+
+        def on_event(event: dict) -> None:
+            if event["event"] == "plan":
+                progress.update(task, total=event["total"])
+            elif event["event"] == "cell":
+                cell = event["cell"]
+                name = f"{cell['implementation']}/{cell['spec']} {cell['operation']}"
+                progress.update(task, advance=1, description=f"bench {escape(name)}")
+                if event["state"] not in ("ok", "n-a", "not-installed", "unsupported"):
+                    progress.console.print(f"[{BAD}]{escape(event['state'])}[/] {name}")
+
+        yield on_event
+
+
+def matrix(rows: list[dict]) -> None:
+    """The worst margin of each spec and implementation, a table a dtype, then reasons and failures."""
+    for dtype in dict.fromkeys(row["dtype"] for row in rows):
+        header, lines = cells(rows, dtype)
+        table = Table(title=f"worst error / gate, {dtype} (at most 1 passes)", title_justify="left")
+        for k, name in enumerate(header):
+            table.add_column(name, justify="left" if k == 0 else "right")
+        for line in lines:
+            table.add_row(line[0], *(f"[{_style(text)}]{escape(text)}[/]" if text else "" for text in line[1:]))
+        console.print(table)
+    for note in footnotes(rows):
+        console.print(f"[{DULL}]{escape(note)}[/]")
+    for row in rows:
+        for message in row["failures"]:
+            console.print(escape(message), style=BAD, highlight=False)
+
+
+def _style(text: str) -> str:
+    if text[0].isdigit():
+        return GOOD
+    return DULL if text in ("n/a", "absent") else BAD
+
+
+def plan(rows: list[dict]) -> None:
+    """What a dry run would do, on stdout."""
+    out = Console()
+    keys = [key for key in ("spec", "implementation", "operation", "dtype", "device", "batch_size", "state", "reason") if any(key in row for row in rows)]
+    table = Table(title=f"{sum(row.get('state') in ('pending', None) for row in rows)} to run")
+    for key in keys:
+        table.add_column(key)
+    for row in rows:
+        table.add_row(*(escape(str(row.get(key) if row.get(key) is not None else "")) for key in keys))
+    out.print(table)
