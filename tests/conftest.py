@@ -67,13 +67,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def python():
-    """python(code, *folders): what the code prints, run in a process of its own with the folders first on its path."""
+    """python(code, *folders, NAME=value): what the code prints, run in a process of its own with the folders first on its path."""
 
-    def run(code: str, *folders: Path | str) -> str:
-        path = os.pathsep.join(map(str, (*folders, ROOT)))
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=240
-        )
+    def run(code: str, *folders: Path | str, **environment: str) -> str:
+        variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*folders, ROOT))), **environment}
+        done = subprocess.run([sys.executable, "-P", "-c", code], env=variables, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
