@@ -1,8 +1,10 @@
 """Specs: what is refused and how it is said, what the hash covers, and the arrays that a spec fixes."""
 
+import re
 import tomllib
 from itertools import islice
 from math import sqrt
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -15,6 +17,7 @@ import specs
 from specs import noise, parameters
 from specs.schema import DATA_SETS, MODELS, Gates, Spec
 
+FOLDER = Path(specs.__file__).parent
 GOOD = """
 model = "vae"
 [architecture]
@@ -56,6 +59,19 @@ def test_the_schema_and_the_table_of_models_agree():
 def test_a_path_works_where_a_name_does(written):
     spec = specs.load(written(GOOD))
     assert (spec.name, spec.d_x, spec.hidden, spec.d_z, spec.beta) == ("mine", 64, (6,), 3, 2.0)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_examples_of_the_readme_load(written, number):
+    examples = re.findall(r"^```toml\n(.*?)^```$", FOLDER.joinpath("README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert len(examples) == 3
+    spec = specs.load(written(examples[number]))
+    given = tomllib.loads(examples[number])
+    if number == 0:  # shows every section, and every key of those that do not depend on the data
+        assert set(given) == set(Spec.model_fields) - {"name"}
+        assert set(given["optimizer"]) | {"name"} == set(type(spec.optimizer).model_fields)
+    else:
+        assert set(given["data"]) == set(type(spec.data).model_fields)
 
 
 @pytest.mark.parametrize("name", ["beta_vea", "linear-ae", "VAE"])
