@@ -76,7 +76,7 @@ def matrix(rows: list[dict]) -> None:
     """The worst margin of each spec and implementation, a table a dtype, then reasons and failures."""
     for dtype in dict.fromkeys(row["dtype"] for row in rows):
         header, lines = cells(rows, dtype)
-        table = Table(title=f"worst error / gate, {dtype} (at most 1 passes)", title_justify="left")
+        table = Table(title=f"worst error / gate, {dtype}", title_justify="left", caption="at most 1 passes", caption_justify="left")
         for k, name in enumerate(header):
             table.add_column(name, justify="left" if k == 0 else "right")
         for line in lines:

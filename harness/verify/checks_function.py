@@ -75,7 +75,7 @@ def check_parameters(c: Context) -> None:
 @check(
     2,
     "loss terms per example; encode, decode",
-    count=lambda c: 2 * (2 * (1 + n_terms(c.spec)) + 1 + n_terms(c.spec)) + 2 * (1 + n_terms(c.spec)),
+    count=lambda c: 2 * (2 * (1 + n_terms(c.spec)) + 2 + n_terms(c.spec)) + 2 * (1 + n_terms(c.spec)),
     reason=trained,
     cause="a term, an activation or a reduction differs (sum over features, no mean), or an array is stale",
 )
@@ -86,13 +86,15 @@ def check_terms(c: Context) -> None:
         model.set_parameters(p)
         got = model.terms(batch)
         first.append(got)
-        c.record.closes(f"point {k}: term", got, truth.terms(p, batch), c.gates.terms)
+        expected = truth.terms(p, batch)
+        c.record.closes(f"point {k}: term", got, expected, c.gates.terms)
         for name, value in got.items():
             c.record.same(f"point {k}: dtype of {name}", value.dtype.name, c.dtype)
         code = model.encode(batch)
         c.record.closes(f"point {k}: encode", code, truth.encode(p, batch["x"]), c.gates.terms)
         z = c.draw(1, k).standard_normal((c.rows, c.spec.d_z))
         c.record.close(f"point {k}: decode", model.decode(z), truth.decode(p, z), c.gates.terms)
+        c.record.close(f"point {k}: loss that training reports", model.train([batch]), [mean_loss(c.spec, expected)], c.gates.terms)
     for k, (p, batch) in enumerate(points(c)):  # once more: a cached or overwritten result shows here
         model.set_parameters(p)
         again = model.terms(batch)

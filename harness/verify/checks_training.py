@@ -119,7 +119,7 @@ def check_float32(c: Context) -> None:
 
 
 ROUNDING = 2.0**-21  # 4 times the unit roundoff of float32: what a sum over a batch accumulates
-DISTURBED = 4  # runs; a relu flips in some and not in others
+DISTURBED = 10  # runs: a relu at a tie flips in one of two, so all of them miss it once in a thousand times
 LEAST_STEPS, LEAST_SHARE = 10, 0.98  # of steps, and of parameters, that float32 must determine
 
 
@@ -283,11 +283,12 @@ def _distribution(c: Context, model: Model, noise: np.ndarray) -> None:
     other = model.native_noise(c.rows, len(noise), 12)
     draws = np.concatenate([noise.ravel(), other.ravel(), model.native_noise(c.rows, 20, 13).ravel()]).astype(np.float64)
     c.record.same("native noise: repeated values", len(np.unique(draws.round(12))) > 0.99 * len(draws), True)
-    c.record.at_most("native noise: |mean| in standard errors", abs(draws.mean()) * np.sqrt(len(draws)), stats.norm.isf(ALPHA / 2))
-    variance = (len(draws) - 1) * draws.var(ddof=1)
-    p = 2 * min(stats.chi2.cdf(variance, len(draws) - 1), stats.chi2.sf(variance, len(draws) - 1))
-    c.record.at_most("native noise: variance, 1 - p", 1 - p, 1 - ALPHA)
-    c.record.at_most("native noise: Kolmogorov-Smirnov, 1 - p", 1 - stats.kstest(draws, "norm").pvalue, 1 - ALPHA)
+    # tests of a hypothesis have no margin: they pass or fail
+    mean = 2 * stats.norm.sf(abs(draws.mean()) * np.sqrt(len(draws)))
+    square = stats.chi2(len(draws))
+    variance = 2 * min(square.cdf((draws**2).sum()), square.sf((draws**2).sum()))
+    for name, p in (("mean", mean), ("variance", variance), ("Kolmogorov-Smirnov", stats.kstest(draws, "norm").pvalue)):
+        c.record.same(f"native noise: {name}, p = {p:.2g}, above {ALPHA}", p > ALPHA, True)
     c.record.same("native noise: shape", noise.shape[1:], (c.rows, c.spec.d_z))
 
 
