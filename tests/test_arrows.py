@@ -125,3 +125,10 @@ def test_a_framework_imported_by_the_harness_is_found(python, tmp_path):
     with open(root / "harness" / "errors.py", "a") as file:
         file.write('\n__import__("optax")\n')
     assert python(LOADED, root).split()[1:] == ["optax"]
+
+
+@pytest.mark.parametrize("command", [["list"], ["verify", "--impl", "numpy", "--spec", "pca", "--level", "quick", "--out", "{folder}"]])
+def test_a_command_leaves_the_frameworks_to_its_workers(python, tmp_path, command):
+    asked = [word.format(folder=tmp_path / "results") for word in command]
+    run = f"from harness.cli import main\ntry: main({asked})\nexcept SystemExit as end: assert end.code == 0, end.code\n"
+    assert python(run + LOADED).splitlines()[-1].split()[1:] == []

@@ -1,5 +1,6 @@
 """The surface of a built model, and how implementations are found: bad arrays, copies, what is missing, third parties."""
 
+import json
 import re
 import shutil
 import sys
@@ -323,19 +324,13 @@ def test_a_third_party_computes_the_same(python, site):
     assert python(EQUAL, site()) == "isoform-equinox has linear_ae only, not 'vae'"
 
 
-VERIFY = """
-import impls, specs
-from harness.processes import Worker
-with Worker(impls.load("equinox")) as worker:
-    request = {"dtype": "float64", "device": "cpu", "precision": "highest", "level": "quick"}
-    *events, last = worker.request("verify", spec=specs.load("linear_ae").model_dump_json(), **request)
-assert last["event"] == "done", last
-failed = [event for event in events if event["event"] == "check" and event["state"] == "fail"]
-certificate = events[-1]["certificate"]
-print(certificate["passed"], failed, sum(check["comparisons"] for check in certificate["checks"]) > 100)
-"""
-
-
 @pytest.mark.needs("jax")
-def test_a_third_party_passes_verify_in_a_worker_of_its_own(python, site):
-    assert python(VERIFY, site()) == "True [] True"
+def test_a_third_party_is_verified_like_any_other(python, site, tmp_path):
+    folder = tmp_path / "results"
+    asked = ["verify", "--impl", "equinox", "--spec", "linear_ae", "--spec", "pca", "--level", "quick", "--out", str(folder)]
+    python(f"from harness.cli import main; main({asked})", site())  # its exit code is 0
+    found = json.loads(folder.joinpath("verify.json").read_text(encoding="utf-8"))
+    rows = {row["spec"]: row for row in found["rows"]}
+    assert rows["linear_ae"]["state"] == "pass" and rows["linear_ae"]["comparisons"] > 100 and 0 < rows["linear_ae"]["margin"] < 1
+    assert rows["pca"]["state"] == "unsupported" and "linear_ae only" in rows["pca"]["reason"]
+    assert [one["passed"] for one in found["certificates"]] == [True]
