@@ -225,6 +225,7 @@ class TensorFlow(Engine):
             if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdigit():  # API: TensorFlow itself does not read it
                 tf.config.threading.set_intra_op_parallelism_threads(int(threads))
         tf.config.experimental.enable_tensor_float_32_execution(precision != "highest")
+        tf.get_logger().setLevel("ERROR")  # its retracing warning counts models, not retraces of one
         super().__init__(device, dtype, precision, eager)
 
     def compiled(self, function):
