@@ -131,17 +131,23 @@ def determined(c: Context, steps: int) -> tuple[int, Arrays, Arrays]:
     and data rounded anew, by chance, before each gradient. An entry that then differs by a quarter of the gate says
     nothing about an implementation; when too many do, later steps say nothing either.
     """
-    start, model, rng = parameters.initial(c.spec, "float32"), c.reference(), c.draw(5)
+    start, model = parameters.initial(c.spec, "float32"), c.reference()
     straight, *disturbed = [oracle.Adam(c.spec, start) for _ in range(1 + DISTURBED)]
-    rounded = lambda arrays: {k: a * (1 + ROUNDING * rng.standard_normal(a.shape)) for k, a in arrays.items()}  # noqa: E731
+    noise = ROUNDING * c.draw(5).standard_normal(1 << 20)
+
+    def rounded(arrays: Arrays, *key: int) -> Arrays:
+        """Other noise for each step, run and array; slices of one draw, since drawing takes longer than training."""
+        at = [int(k) for k in np.random.default_rng(key).integers(0, noise.size // 2, len(arrays))]
+        return {name: a * (1 + noise[i : i + a.size].reshape(a.shape)) for (name, a), i in zip(arrays.items(), at, strict=True)}
+
     good = (0, straight.p, {name: np.ones(value.shape, bool) for name, value in start.items()})
     for step, batch in enumerate(c.batches(steps)):
         model.set_parameters(straight.p)
         straight.step(model.gradients(batch))
         mask = {}
-        for adam in disturbed:
-            model.set_parameters(rounded(adam.p))
-            adam.step(rounded(model.gradients(rounded(batch))))
+        for k, adam in enumerate(disturbed):
+            model.set_parameters(rounded(adam.p, step, k, 0))
+            adam.step(rounded(model.gradients(rounded(batch, step, k, 1)), step, k, 2))
         for name, value in straight.p.items():
             apart = np.max([np.abs(adam.p[name] - value) for adam in disturbed], axis=0)
             mask[name] = apart <= c.gates.parameters_float32 / 4 * np.abs(value).max()

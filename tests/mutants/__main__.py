@@ -21,7 +21,7 @@ from tests.mutants.mutate import Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
 FILES = ("ae.py", "vae.py", "layers.py", "adam.py", "backend.py")
-SPECS = ("vae", "ae")
+SPECS = ("vae", "ae", "linear_vae")  # both models, both likelihoods
 
 
 def listed() -> dict[tuple[str, str], str]:
