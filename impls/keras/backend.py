@@ -45,8 +45,6 @@ def build(spec: Spec, *, variant: str | None = None, device: str = "cpu", dtype:
 class Engine:
     """What the Keras backends have in common; a subclass holds what differs."""
 
-    PLACES = {"cpu": "cpu", "cuda": "gpu"}
-
     def __init__(self, device: str, dtype: str, precision: str, eager: bool):
         self.device, self.dtype, self.precision, self.eager = device, dtype, precision, eager
         self.keras = importlib.import_module("keras")  # not before: the backend is known only now
@@ -59,7 +57,7 @@ class Engine:
         config.set_floatx(self.dtype)  # of Python constants
         config.set_dtype_policy(self.dtype)  # of layers
         try:
-            with self.keras.device(self.PLACES[self.device]):
+            with self.keras.device("gpu" if self.device == "cuda" else "cpu"):
                 yield
         finally:
             config.set_floatx(floatx)
