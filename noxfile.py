@@ -24,7 +24,7 @@ def install(session: nox.Session, *extras: str) -> None:
 def demo(session: nox.Session) -> None:
     """The main job at its quickest: verify, bench and report every spec and implementation."""
     install(session, "all")
-    session.run("isoform", "run", "--level", "quick", *session.posargs)
+    session.run("isoform", "run", "--level", "quick", "--out", "results/demo", *session.posargs)
 
 
 @nox.session

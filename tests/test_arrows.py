@@ -4,6 +4,7 @@ import ast
 import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,6 +101,14 @@ def test_a_planted_import_is_found(tmp_path, file, line):
     path.write_text(f"{path.read_text()}\n\n{line}\n")
     found = violations(root)
     assert len(found) == 1 and found[0].startswith(f"{file} imports "), found
+
+
+def test_the_core_depends_on_what_it_imports_and_on_nothing_else():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.match(r"[\w-]+", line)[0].replace("scikit-learn", "sklearn") for line in project["dependencies"]}
+    core = [path.relative_to(ROOT).parts for part in ("specs", "harness", "impls/numpy") for path in (ROOT / part).rglob("*.py")]
+    used = {name.split(".")[0] for parts in core for name in imported(ROOT, parts)}
+    assert used - set(sys.stdlib_module_names) - {"specs", "impls", "harness"} == declared
 
 
 LOADED = f"""
