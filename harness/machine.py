@@ -14,7 +14,20 @@ import psutil
 
 from harness.processes import cpus
 
-DISTRIBUTIONS = ("isoform", "numpy", "scipy", "scikit-learn", "torch", "jax", "jaxlib", "flax", "optax", "keras", "tensorflow", "tensorflow-cpu")
+DISTRIBUTIONS = (
+    "isoform",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "torch",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "keras",
+    "tensorflow",
+    "tensorflow-cpu",
+)
 
 
 @cache

@@ -304,7 +304,8 @@ class Base:
         self.results = self.timed(itertools.repeat(self.batch, self.steps))
 
     def block(self):
-        self.engine.block([self.results, [variable.value for variable in self.state]])
+        last = self.results[-1]  # every step takes the state of the one before it, so the last to start is the last to end
+        self.engine.block([last, [variable.value for variable in self.state]])
 
     def outcome(self):
         return self.stacked("loss", self.results) if self.operation == "train" else self.host(self.results[-1])

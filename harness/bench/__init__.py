@@ -1,0 +1,1 @@
+"""Bench: how fast is an implementation that has just been shown to compute the right thing? See README.md."""

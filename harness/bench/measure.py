@@ -1,0 +1,168 @@
+"""The worker's side of the time pass: one model of one spec in a process of its own, certified, then timed.
+
+Two kinds of request. "prepare": import, build, first call of each operation, renewal of the certificate; "time": one cell.
+"""
+
+import importlib
+import os
+from collections.abc import Callable
+from time import perf_counter
+
+import numpy as np
+
+import impls
+from harness.bench import compiles, rounds
+from impls import Implementation, Model
+from impls.surface import Arrays
+from specs import Spec
+
+HELD: dict[str, Model] = {}  # the one model of this process, once it is certified
+
+
+def handle(implementation: Implementation, request: dict, emit: Callable[..., None]) -> None:
+    spec = Spec.model_validate_json(request["spec"])
+    if request["phase"] == "prepare":
+        prepare(implementation, spec, request, emit)
+    else:
+        time_cell(HELD["model"], spec, request, emit)
+
+
+def prepare(implementation: Implementation, spec: Spec, request: dict, emit: Callable[..., None]) -> None:
+    """Events: "begin" with the operation about to be called first, None for the renewal; then "prepared"."""
+    start = perf_counter()
+    import_framework(implementation)
+    imported = perf_counter()
+    model = build(implementation, spec, request["cells"][0])
+    built = perf_counter()
+    first_call_s = {}
+    for cell in request["cells"]:
+        emit("begin", operation=cell["operation"])
+        first_call_s[cell["operation"]] = first_call(model, spec, cell, request["seed"])
+    emit("begin", operation=None)
+
+    from harness.verify.renew import renew  # not before: it imports much, which must not be taken off import_s
+
+    renewed = renew(model, min(cell["batch_size"] for cell in request["cells"]))
+    if renewed["passed"]:
+        HELD["model"] = model
+    emit(
+        "prepared",
+        passed=renewed["passed"],
+        reason=renewed["message"],
+        certificate=renewed["id"],
+        margin=renewed["margin"] if renewed["passed"] else None,  # a failed one may be infinite
+        import_s=imported - start,
+        build_s=built - imported,
+        first_call_s=first_call_s,
+    )
+
+
+def time_cell(model: Model, spec: Spec, request: dict, emit: Callable[..., None]) -> None:
+    """Events: "settled", then "measured". Its state is "ok", or "mismatch" or "error" with a reason and without times."""
+    cell, operation = request["cell"], request["cell"]["operation"]
+    batch = batch_of(spec, cell)
+    settled = rounds.settle(model, operation, batch, request["seed"], cell["device"])
+    emit("settled", steps=settled.steps)
+    steps_before, compiled_before = trained_steps(model), compiles.count()
+    seconds = rounds.timed(model, request["rounds"])
+    compiled, steps_done = difference(compiles.count(), compiled_before), trained_steps(model) - steps_before
+    affinity, facts = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None, model.facts()
+    if wrong := work_not_done(model, spec, operation, batch, settled.steps, steps_done - settled.steps * len(seconds)):
+        emit("measured", state="mismatch", reason=wrong)
+    elif compiled:
+        emit("measured", state="error", reason=f"{compiled} compilations inside the timed rounds: that is no steady state")
+    elif affinity is not None and affinity != request["affinity"]:
+        emit("measured", state="error", reason=f"runs on the CPUs {affinity}; given were {request['affinity']}")
+    else:
+        emit(
+            "measured",
+            state="ok",
+            reason=None,
+            steps_per_round=settled.steps,
+            rounds_s=seconds,
+            wait_s=settled.wait_s,
+            warm_up={"rounds": settled.warm_up_rounds, "still_falling": settled.still_falling},
+            compiles=compiled,
+            affinity=affinity,
+            threads=facts.get("threads"),
+            facts=facts,
+        )
+
+
+def import_framework(implementation: Implementation) -> None:
+    """Its packages and its backend module. The worker itself has NumPy and pydantic already."""
+    if not implementation.missing:
+        for package in implementation.requires:
+            importlib.import_module(package)
+    implementation.backend_module()
+
+
+def build(implementation: Implementation, spec: Spec, cell: dict) -> Model:
+    return implementation.build(spec, device=cell["device"], dtype=cell["dtype"], precision=cell["precision"])
+
+
+def first_call(model: Model, spec: Spec, cell: dict, seed: int) -> float:
+    """Seconds of the very first step of an operation: transfer, trace, lower, compile, run, wait."""
+    batch = batch_of(spec, cell)
+    if not spec.trains and cell["operation"] != "fit" and not model.parameters():
+        model.fit(batch_of(spec, {"operation": "fit", "batch_size": spec.data.train})["x"])
+    start = perf_counter()
+    model.prepare(batch, 1, cell["operation"], seed)
+    model.run()
+    model.block()
+    return perf_counter() - start
+
+
+def batch_of(spec: Spec, cell: dict) -> Arrays:
+    """Rows of the spec's own training data, over again where the batch is larger; for "decode", standard normal z."""
+    from harness import data  # not before a framework's import was timed: it imports scikit-learn
+
+    n = cell["batch_size"]
+    if cell["operation"] == "decode":
+        return {"z": np.random.default_rng([spec.seed, 5]).standard_normal((n, spec.d_z))}
+    return {"x": np.resize(data.load(spec).train, (n, spec.d_x))}
+
+
+def trained_steps(model: Model) -> int:
+    return model.optimizer_state()["step"] if model.spec.trains else 0
+
+
+def work_not_done(model: Model, spec: Spec, operation: str, batch: Arrays, steps: int, excess: int) -> str | None:
+    """What is wrong with what the timed rounds left behind, or None. What is not trained is compared with NumPy in float64."""
+    outcome = model.outcome()
+    if operation == "train":
+        losses = outcome["loss"]
+        if excess:
+            return f"the optimizer has made {abs(excess)} steps {'more' if excess > 0 else 'less'} than were timed"
+        if losses.shape != (steps,) or not np.isfinite(losses).all():
+            return f"a round of {steps} steps must leave {steps} finite losses; it left {losses[:8]}, shape {losses.shape}"
+        return None
+    reference = impls.load("numpy").build(spec, dtype="float64")
+    if operation == "fit":  # a fit is settled only up to the data's own symmetries; the renewal has compared it with LAPACK
+        model.fit(batch["x"])
+        return differs(model, operation, outcome, model.parameters())
+    reference.set_parameters(model.parameters())
+    if operation == "encode":
+        return differs(model, operation, outcome, reference.encode(batch))
+    if operation == "decode":
+        return differs(model, operation, outcome, {"x_hat": reference.decode(batch["z"])})
+    n = len(batch["x"])  # "generate": the draws of the timed rounds are the framework's own, so take the first of a known seed
+    return differs(model, operation, {"x_hat": model.generate(n, 0)}, {"x_hat": reference.decode(model.native_noise(n, 1, 0)[0])})
+
+
+def differs(model: Model, operation: str, got: Arrays, wanted: Arrays) -> str | None:
+    """Where the model's gates are exceeded (NaN exceeds them too), or None."""
+    from harness.verify.compare import Comparisons
+    from harness.verify.renew import gates
+
+    near, far = gates(model)
+    record = Comparisons()
+    record.closes(operation, got, wanted, far if np.isfinite(far) else near)
+    for one in record.made:
+        if not one.passed:
+            return f"timed {one.what} is off by {one.error:.3g}, allowed is {one.gate:.3g}: expected {one.expected}, got {one.got}"
+    return None
+
+
+def difference(now: int | None, before: int | None) -> int | None:
+    return None if now is None or before is None else now - before

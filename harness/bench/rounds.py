@@ -1,0 +1,75 @@
+"""The clock. A round is `run` and then `block`: so many steps, then one wait for the device."""
+
+import gc
+import math
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+
+from impls import Model
+
+SHORTEST_S = {"cpu": 10e-3}  # of a round
+SHORTEST_ON_DEVICE_S = 1e-3
+OVERHEAD = 0.01  # wait and timer, as a share of a round, at most
+GROUP = 3  # rounds whose median is one look at the trend
+WARM_UP_ROUNDS, WARM_UP_S = 60, 20.0  # at most
+TRIES = 12
+
+
+@dataclass(frozen=True)
+class Settled:
+    steps: int  # in a round
+    wait_s: float  # one block() and the timer, with nothing to wait for
+    warm_up_rounds: int
+    still_falling: bool  # the warm-up was ended by its limit
+
+
+def timed(model: Model, rounds: int) -> list[float]:
+    """Seconds of each round, with garbage collection off."""
+    run, block, seconds = model.run, model.block, []
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            start = perf_counter()
+            run()
+            block()
+            seconds.append(perf_counter() - start)
+    finally:
+        gc.enable()
+    return seconds
+
+
+def settle(model: Model, operation: str, batch: dict, seed: int, device: str) -> Settled:
+    """Find how many steps make a round long enough for the clock, and run until rounds get no faster."""
+    steps, warmed = 1, 0
+    for _ in range(TRIES):
+        model.prepare(batch, steps, operation, seed)
+        seconds, still_falling = warm_up(model)
+        warmed += len(seconds)
+        wait = wait_s(model)
+        enough, found = max(SHORTEST_S.get(device, SHORTEST_ON_DEVICE_S), wait / OVERHEAD), median(seconds[-GROUP:])
+        if found >= enough:
+            return Settled(steps, wait, warmed, still_falling)
+        steps = math.ceil(steps * min(1.3 * enough / found, 1000))  # 1.3: rounds may still get a little faster
+    raise RuntimeError(f"after {TRIES} tries a round of {steps} steps still takes {found:.2g} s; {enough:.2g} s are needed")
+
+
+def warm_up(model: Model) -> tuple[list[float], bool]:
+    """Run until the median of the last rounds is not below that of those before them, or a limit is reached."""
+    seconds, end = timed(model, GROUP), perf_counter() + WARM_UP_S
+    while len(seconds) < WARM_UP_ROUNDS and perf_counter() < end:
+        seconds += timed(model, GROUP)
+        if median(seconds[-GROUP:]) >= median(seconds[-2 * GROUP : -GROUP]):
+            return seconds, False
+    return seconds, True
+
+
+def wait_s(model: Model, repeats: int = 50) -> float:
+    """Median seconds of one block() and the timer when nothing is under way."""
+    block, seconds = model.block, []
+    for _ in range(repeats):
+        start = perf_counter()
+        block()
+        seconds.append(perf_counter() - start)
+    return median(seconds)

@@ -1,0 +1,236 @@
+"""The parent's side of bench: blocks, random order, one measurement at a time, every outcome in the journal at once."""
+
+import contextlib
+import random
+import secrets
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from harness import machine
+from harness.bench import cells as planning
+from harness.bench.cells import REMEMBERED, Cell, Entry
+from harness.bench.journal import Journal, now, read
+from harness.bench.station import Outcome, Station
+from harness.errors import FAILED, NOTHING_RAN, OK
+from harness.processes import cpus
+from impls import Implementation
+from specs import Spec
+
+NOT_RUN = ("n-a", "not-installed", "unsupported")
+FINAL = (*NOT_RUN, "mismatch", "timeout")  # states in which trying again in the next block is of no use
+SILENCE_S = 300  # a worker that says nothing for so long hangs
+TOGETHER = 2  # workers that prepare at a time where their start is not timed
+
+# the first call of a process shows a compiler at work only if no other process has left it anything
+COLD = {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+NO_PREALLOCATION = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
+@dataclass(frozen=True)
+class Level:
+    blocks: int
+    rounds: int  # timed ones, in each process
+    cold_blocks: int  # blocks in which import, build and first call are timed; in the others workers start side by side
+    note: str | None = None
+
+
+LEVELS = {
+    "quick": Level(blocks=3, rounds=10, cold_blocks=1, note="no ranking"),
+    "ci": Level(blocks=5, rounds=15, cold_blocks=5),
+    "report": Level(blocks=10, rounds=25, cold_blocks=10),
+}
+
+
+def preview(
+    specs: Iterable[Spec], implementations: Iterable[Implementation], *, level: str, dtype: str, device: str, batch_size: int | None
+) -> list[dict]:
+    """What `bench` would measure, in each of the level's blocks."""
+    return [entry.row() for entry in planning.cells(specs, implementations, dtype=dtype, device=device, batch_size=batch_size)]
+
+
+def bench(
+    specs: Iterable[Spec],
+    implementations: Iterable[Implementation],
+    *,
+    level: str,
+    dtype: str,
+    device: str,
+    batch_size: int | None,
+    folder: Path,
+    seed: int | None = None,
+    command: str | None = None,
+    on_event: Callable[[dict], None] = lambda event: None,
+    silence_s: float = SILENCE_S,
+) -> Path:
+    """Measure everything and return the path of the journal, to which it has been appended row by row.
+
+    `on_event` is given {"event": "plan", "total": n}, then n times {"event": "cell", "cell": {...}, "state": str}.
+    Raises UserError if the journal cannot be written. An implementation that fails is a row, never an exception.
+    """
+    specs, implementations = list(specs), list(implementations)
+    entries = planning.cells(specs, implementations, dtype=dtype, device=device, batch_size=batch_size)
+    seed = secrets.randbelow(2**32) if seed is None else seed
+    path = Path(folder) / "journal.jsonl"
+    with Journal(path) as journal, tempfile.TemporaryDirectory(prefix="isoform-") as caches:
+        journal.write(
+            "run",
+            made=now(),
+            command=command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            level=level,
+            seed=seed,
+            machine=machine.card(),
+            versions=machine.versions(),
+            affinity=cpus(),
+            threads=len(cpus()),
+            note=LEVELS[level].note,
+        )
+        Bench(specs, implementations, entries, LEVELS[level], journal, seed, caches, on_event, silence_s).run()
+    return path
+
+
+def exit_code(path: Path) -> int:
+    """Of the journal's last run: whether anything was measured, and whether anything failed."""
+    states = {row["state"] for row in read(path).last_run if row["row"] == "finish"}
+    if states <= set(NOT_RUN):
+        return NOTHING_RAN
+    return OK if states <= {"ok", *NOT_RUN} else FAILED
+
+
+class Bench:
+    def __init__(
+        self,
+        specs: list[Spec],
+        implementations: list[Implementation],
+        entries: list[Entry],
+        level: Level,
+        journal: Journal,
+        seed: int,
+        caches: str,
+        on_event: Callable[[dict], None],
+        silence_s: float,
+    ):
+        self.specs, self.implementations, self.entries, self.level = specs, implementations, entries, level
+        self.journal, self.seed, self.caches, self.on_event, self.silence_s = journal, seed, caches, on_event, silence_s
+        self.draw = random.Random(seed)
+        self.states: dict[Cell, str] = {}  # of the latest block
+        self.certificates: dict[Cell, str] = {}
+
+    def run(self) -> None:
+        pending = [entry.cell for entry in self.entries if entry.state == "pending"]
+        remembered = [cell for cell in pending if cell.operation in REMEMBERED]
+        total = len(self.entries) - len(pending) + len(pending) * self.level.blocks + len(remembered)
+        self.on_event({"event": "plan", "total": total})
+        for entry in self.entries:
+            if entry.state != "pending":
+                self.finish("time", 0, entry.cell, Outcome(entry.state, entry.reason))
+        for block in range(self.level.blocks):
+            for spec in self.draw.sample(self.specs, len(self.specs)):
+                self.journal.write("state", block=block, spec=spec.name, when="before", at=now(), **machine.state())
+                self.time_block(block, spec, [cell for cell in pending if (cell.spec, cell.spec_hash) == (spec.name, spec.hash)])
+                self.journal.write("state", block=block, spec=spec.name, when="after", at=now(), **machine.state())
+        self.memory_pass(remembered)
+
+    # The time pass. All processes of a block are alive at once; only one at a time is asked for anything that is timed.
+
+    def time_block(self, block: int, spec: Spec, cells: list[Cell]) -> None:
+        for cell in [cell for cell in cells if self.states.get(cell) in FINAL]:
+            self.on_event({"event": "cell", "cell": cell.row(), "state": self.states[cell]})
+            cells.remove(cell)
+        cold = block < self.level.cold_blocks
+        with contextlib.ExitStack() as stack:
+            stations = [self.station(spec, mine, cold) for mine in self.by_implementation(cells)]
+            for station in stations:
+                stack.callback(station.close)
+            if not cold:
+                self.prepare_together(block, stations)
+            for station in stations:
+                self.ready(block, station)
+            order = [(station, cell) for station in stations for cell in station.cells]
+            self.draw.shuffle(order)
+            for station, cell in order:
+                self.ready(block, station)  # again, where its process has died since
+                if cell in station.cells:
+                    self.time_cell(block, station, cell, cold)
+
+    def by_implementation(self, cells: list[Cell]) -> list[list[Cell]]:
+        """In random order."""
+        names = list(dict.fromkeys(cell.implementation for cell in cells))
+        return [[cell for cell in cells if cell.implementation == name] for name in self.draw.sample(names, len(names))]
+
+    def station(self, spec: Spec, cells: list[Cell], cold: bool) -> Station:
+        implementation = next(one for one in self.implementations if one.name == cells[0].implementation)
+        environment = COLD if cold else {"TORCHINDUCTOR_CACHE_DIR": self.caches}
+        return Station(implementation, spec, cells, environment, self.seed, self.silence_s)
+
+    def prepare_together(self, block: int, stations: list[Station]) -> None:
+        for station in stations:
+            self.lose(block, station.open())
+        opened = [station for station in stations if station.cells]
+        with ThreadPoolExecutor(TOGETHER) as pool:
+            for lost in pool.map(Station.prepare, opened):
+                self.lose(block, lost)
+
+    def ready(self, block: int, station: Station) -> None:
+        """Have it prepared, in a fresh process if need be, or without cells."""
+        while station.cells and not station.prepared:
+            self.lose(block, station.open())
+            if station.worker:
+                self.lose(block, station.prepare())
+
+    def lose(self, block: int, lost: dict[Cell, Outcome]) -> None:
+        for cell, outcome in lost.items():
+            self.finish("time", block, cell, outcome)
+
+    def time_cell(self, block: int, station: Station, cell: Cell, cold: bool) -> None:
+        self.begin("time", block, cell)
+        outcome = station.time(cell, self.level.rounds)
+        if outcome.state == "ok":
+            self.certificates[cell] = outcome.measured["certificate"]
+            if not cold:
+                outcome.measured.update(import_s=None, build_s=None, first_call_s=None)
+        self.finish("time", block, cell, outcome)
+
+    # The memory pass: a process for each cell, and only for what was certified and timed.
+
+    def memory_pass(self, cells: list[Cell]) -> None:
+        for cell in [cell for cell in cells if cell not in self.certificates]:
+            self.on_event({"event": "cell", "cell": cell.row(), "state": self.states[cell]})
+        certified = iter([cell for cell in cells if cell in self.certificates])
+        while some := list(islice(certified, TOGETHER)):
+            self.remember(some)
+
+    def remember(self, cells: list[Cell]) -> None:
+        with contextlib.ExitStack() as stack, ThreadPoolExecutor(TOGETHER) as pool:
+            opened = []
+            for cell in cells:
+                self.begin("memory", 0, cell)
+                spec = next(spec for spec in self.specs if (spec.name, spec.hash) == (cell.spec, cell.spec_hash))
+                station = self.station(spec, [cell], cold=True)
+                station.environment = {**station.environment, **NO_PREALLOCATION}
+                stack.callback(station.close)
+                for outcome in station.open().values():
+                    self.finish("memory", 0, cell, outcome)
+                if station.worker:
+                    opened.append((station, cell))
+            for (_, cell), outcome in zip(opened, pool.map(lambda pair: pair[0].remember(pair[1]), opened), strict=True):
+                self.finish("memory", 0, cell, outcome, certificate=self.certificates[cell])
+
+    # The journal.
+
+    def begin(self, which: str, block: int, cell: Cell) -> None:
+        self.journal.write("start", **{"pass": which}, cell=cell.row(), block=block, at=now())
+
+    def finish(self, which: str, block: int, cell: Cell, outcome: Outcome, **known: object) -> None:
+        if which == "time":
+            self.states[cell] = outcome.state
+        if outcome.state == "mismatch":
+            self.certificates.pop(cell, None)
+        fields = {"pass": which, "cell": cell.row(), "block": block, "at": now(), "state": outcome.state, "reason": outcome.reason}
+        self.journal.write("finish", **fields, **known, **outcome.measured)
+        self.on_event({"event": "cell", "cell": cell.row(), "state": outcome.state})

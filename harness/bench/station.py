@@ -1,0 +1,96 @@
+"""One implementation of one spec within one block: its process, and its cells that are still to be measured."""
+
+from dataclasses import dataclass, field
+
+from harness.bench.cells import Cell
+from harness.errors import WorkerDied
+from harness.processes import Worker, cpus
+from impls import Implementation
+from specs import Spec
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended: its state, the reason unless that is "ok", and what was measured if it is."""
+
+    state: str
+    reason: str | None = None
+    measured: dict = field(default_factory=dict)
+
+
+class Station:
+    """Workers die; a station opens another one for the cells that are left. `environment`: of its process, besides the usual."""
+
+    def __init__(
+        self, implementation: Implementation, spec: Spec, cells: list[Cell], environment: dict[str, str], seed: int, silence_s: float
+    ):
+        self.implementation, self.spec, self.cells = implementation, spec, cells
+        self.environment, self.seed, self.silence_s = environment, seed, silence_s
+        self.worker: Worker | None = None
+        self.prepared: dict | None = None
+
+    def open(self) -> dict[Cell, Outcome]:
+        """Start a process, if there is none. Returns what was lost. From the main thread: a worker dies with the thread that started it."""
+        try:
+            self.worker = self.worker or Worker(self.implementation, environment=self.environment)
+        except WorkerDied as death:
+            return self._lose(self.cells, Outcome(death.state, death.detail))
+        return {}
+
+    def prepare(self) -> dict[Cell, Outcome]:
+        """Import, build, first calls, certificate. Returns what was lost; where that is not everything, open and prepare again."""
+        in_flight = None
+        try:
+            for event in self._request("measure", phase="prepare", cells=[cell.row() for cell in self.cells]):
+                if event["event"] == "begin":
+                    in_flight = event["operation"]
+                elif event["event"] == "prepared":
+                    self.prepared = event
+                elif event["event"] == "error":
+                    raise WorkerDied(event["kind"], event["message"])
+        except WorkerDied as failure:
+            lost = [cell for cell in self.cells if in_flight in (None, cell.operation)]
+            return self._lose(lost, Outcome(failure.state, failure.detail))
+        if not self.prepared["passed"]:
+            return self._lose(self.cells, Outcome("mismatch", self.prepared["reason"]))
+        return {}
+
+    def time(self, cell: Cell, rounds: int) -> Outcome:
+        """Time one cell, after `prepare`."""
+        self.cells = [other for other in self.cells if other != cell]
+        start = {name: self.prepared[name] for name in ("certificate", "margin", "import_s", "build_s")}
+        start["first_call_s"] = self.prepared["first_call_s"][cell.operation]
+        return self._one("measure", start, phase="time", cell=cell.row(), rounds=rounds, affinity=cpus())
+
+    def remember(self, cell: Cell) -> Outcome:
+        """The memory pass of one cell, in place of all else."""
+        return self._one("memory", {}, cell=cell.row())
+
+    def close(self) -> None:
+        if self.worker:
+            self.worker.close()
+        self.worker = self.prepared = None
+
+    def _one(self, task: str, known: dict, **fields: object) -> Outcome:
+        outcome = Outcome("error", "the worker has answered nothing")
+        try:
+            for event in self._request(task, **fields):
+                if event["event"] == "measured":
+                    measured = {key: value for key, value in event.items() if key not in ("event", "state", "reason")}
+                    state = event.get("state", "ok")
+                    outcome = Outcome(state, event.get("reason"), {**known, **measured} if state == "ok" else {})
+                elif event["event"] == "error":
+                    outcome = Outcome(event["kind"], event["message"])
+        except WorkerDied as death:
+            outcome = Outcome(death.state, death.detail)
+        if outcome.state != "ok":
+            self.close()  # nobody knows what state it is in
+        return outcome
+
+    def _request(self, task: str, **fields: object):
+        return self.worker.request(task, silence_s=self.silence_s, spec=self.spec.model_dump_json(), seed=self.seed, **fields)
+
+    def _lose(self, cells: list[Cell], outcome: Outcome) -> dict[Cell, Outcome]:
+        self.close()
+        self.cells = [cell for cell in self.cells if cell not in cells]
+        return dict.fromkeys(cells, outcome)
