@@ -72,13 +72,13 @@ class Model:
 
     def set_optimizer_state(self, state: Mapping) -> None:
         self._only(self.spec.trains, "set_optimizer_state")
-        moments = {part: self._named(state[part], f"moment {part} of") for part in ("m", "v")}
-        self.backend.set_optimizer_state({"step": int(state["step"]), **moments})
+        moments = {part: self._named(_get(state, part), f"moment {part} of") for part in ("m", "v")}
+        self.backend.set_optimizer_state({"step": int(_get(state, "step")), **moments})
 
     def encode(self, batch: Mapping[str, np.ndarray]) -> Arrays:
         """{"z": (n, d_z)}, or {"mu": (n, d_z), "logvar": (n, d_z)} for a VAE."""
         self._fitted()
-        return _copies(self.backend.encode(self._x(batch["x"] if isinstance(batch, Mapping) else batch)))
+        return _copies(self.backend.encode(self._x(_get(batch, "x") if isinstance(batch, Mapping) else batch)))
 
     def decode(self, z: np.ndarray, label: np.ndarray | None = None) -> np.ndarray:
         """Mean in data space (n, d_x)."""
@@ -104,9 +104,9 @@ class Model:
         if steps < 1:
             raise BadArray(f"steps must be at least 1, got {steps}")
         if operation == "decode":
-            given = {"z": self._array("z", batch["z"], self.spec.d_z)}
+            given = {"z": self._array("z", _get(batch, "z"), self.spec.d_z)}
         else:
-            given = {"x": self._x(batch["x"])}
+            given = {"x": self._x(_get(batch, "x"))}
         self.backend.prepare(operation, given, steps, seed)
         self.run, self.block = self.backend.run, self.backend.block  # nothing of ours inside a timed region
 
@@ -178,6 +178,12 @@ class Model:
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(cast))[0])
             raise BadArray(f"spec {self.spec.name}: '{name}' holds {cast[where]} at {where}; every value must be finite in {self.dtype}")
         return cast
+
+
+def _get(values: Mapping, key: str) -> object:
+    if key not in values:
+        raise BadArray(f"'{key}' is missing; given are {sorted(values)}")
+    return values[key]
 
 
 def _copies(arrays: Mapping) -> Arrays:

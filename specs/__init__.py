@@ -7,16 +7,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from specs.errors import SpecError
 from specs.schema import DATA_SETS, MODELS, Spec
 
 __all__ = ["MODELS", "Spec", "SpecError", "load", "names"]
 
 FOLDER = Path(__file__).parent
 ORDER = ("pca", "linear_ae", "ae", "vae", "beta_vae", "linear_vae")  # simplest first; others follow by name
-
-
-class SpecError(ValueError):
-    """A spec that cannot be used. The message says where, what was expected, what was given, and the likely mend."""
 
 
 def names() -> list[str]:

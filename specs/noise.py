@@ -4,12 +4,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from specs.errors import SpecError
 from specs.schema import Spec
 
 
 def order(spec: Spec, n: int, batch_size: int | None = None) -> Iterator[np.ndarray]:
     """Row indices of one batch after another, for ever: each epoch is a fresh permutation, its remainder dropped."""
     size = batch_size or spec.training.batch_size
+    if size > n:
+        raise SpecError(f"spec {spec.name}: a batch of {size} rows cannot be drawn from {n} rows without repeats")
     rng = np.random.default_rng([spec.seed, 1])
     while True:
         rows = rng.permutation(n)

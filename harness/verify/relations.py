@@ -348,7 +348,7 @@ def mixed_latents(c: Context) -> Sides:
     return terms(c, q, batch), terms(c, p, batch)
 
 
-@relation("identity activations: an autoencoder is the linear autoencoder", lambda s: s.model in ("ae", "linear_ae"), lambda s: 1 + 4)
+@relation("identity activations: an autoencoder is the linear autoencoder", lambda s: s.model == "ae", lambda s: 1 + 4)
 def linear_autoencoder(c: Context) -> Sides:
     _, batch = point(c)
     shape = {"hidden": (), "activation": "identity"}

@@ -89,8 +89,10 @@ def verify(pairs: list[Pair], level: str, on_event: Event = lambda event: None, 
             with lock:
                 free.append(cpu)
 
-    # the slowest first: compilation takes most of the time
-    order = sorted(by_implementation.values(), key=lambda mine: mine[0].implementation.variant != "compile")
+    # those that compile first: they take longest, and must not be left alone at the end
+    slow = ("compile", "scan", "step", "jax")
+    order = sorted(by_implementation.values(), key=lambda mine: mine[0].implementation.variant not in slow)
+    order.sort(key=lambda mine: mine[0].implementation.variant != "compile")
     with ThreadPoolExecutor(max_workers=len(cpus())) as pool:
         for done in [pool.submit(drive, mine) for mine in order]:
             done.result()
