@@ -43,7 +43,9 @@ def main() -> None:
 def options(*names: str) -> Callable:
     """Options that several commands share."""
     known = {
-        "spec": click.option("--spec", "specs", multiple=True, metavar="NAME|FILE", help="Spec by name or TOML file; repeatable. Default: all shipped specs."),
+        "spec": click.option(
+            "--spec", "specs", multiple=True, metavar="NAME|FILE", help="Spec by name or TOML file; repeatable. Default: all shipped specs."
+        ),
         "impl": click.option("--impl", "impls", multiple=True, metavar="NAME", help="Implementation; repeatable. Default: all."),
         "dtype": click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Repeatable."),
         "device": click.option("--device", default="cpu", show_default=True, help="cpu, or cuda where there is one."),

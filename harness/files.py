@@ -35,4 +35,6 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise UserError(f"cannot write {path}: {error.strerror or error}\n  mend: make room, or give another folder with --out FOLDER") from None
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}\n  mend: make room, or give another folder with --out FOLDER"
+        ) from None

@@ -98,7 +98,11 @@ def _style(text: str) -> str:
 def plan(rows: list[dict]) -> None:
     """What a dry run would do, on stdout."""
     out = Console()
-    keys = [key for key in ("spec", "implementation", "operation", "dtype", "device", "batch_size", "state", "reason") if any(key in row for row in rows)]
+    keys = [
+        key
+        for key in ("spec", "implementation", "operation", "dtype", "device", "batch_size", "state", "reason")
+        if any(key in row for row in rows)
+    ]
     table = Table(title=f"{sum(row.get('state') in ('pending', None) for row in rows)} to run")
     for key in keys:
         table.add_column(key)

@@ -14,7 +14,17 @@ from impls.surface import Model
 from specs import Spec
 from specs.parameters import initial
 
-__all__ = ["BadArray", "DeviceAbsent", "Implementation", "MissingFramework", "Model", "UnknownImplementation", "Unsupported", "available", "load"]
+__all__ = [
+    "BadArray",
+    "DeviceAbsent",
+    "Implementation",
+    "MissingFramework",
+    "Model",
+    "UnknownImplementation",
+    "Unsupported",
+    "available",
+    "load",
+]
 
 GROUP = "isoform.implementations"
 DTYPES = ("float32", "float64")
@@ -89,7 +99,9 @@ def available() -> dict[str, Implementation]:
         if point.name not in found:  # a shipped name cannot be taken over
             package = point.value.split(".")[0]
             text = f"third party, from the package {point.dist.name if point.dist else package}"
-            found[point.name] = Implementation(point.name, text, point.value, requires=(package,), install=f"python -m pip install {package}")
+            found[point.name] = Implementation(
+                point.name, text, point.value, requires=(package,), install=f"python -m pip install {package}"
+            )
     return found
 
 
@@ -102,5 +114,7 @@ def load(name: str) -> Implementation:
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise UnknownImplementation(f"unknown implementation '{name}'{hint}\n  expected: one of {', '.join(known)}\n  see:      isoform list")
+        raise UnknownImplementation(
+            f"unknown implementation '{name}'{hint}\n  expected: one of {', '.join(known)}\n  see:      isoform list"
+        )
     return known[name]

@@ -1,10 +1,10 @@
 """The surface that users, tests and the harness see: NumPy arrays in and out, checked in, copied out."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from impls.contract import Backend
 from impls.errors import BadArray, Unsupported
 from specs import Spec
 from specs.parameters import shapes
@@ -20,13 +20,13 @@ def operations(spec: Spec) -> tuple[str, ...]:
 
 
 class Model:
-    """A built model. Arrays must be finite, of the right shape, and are cast to the model's dtype.
+    """A built model, over an `impls.contract.Backend`. Arrays must be finite, of the right shape, and are cast to the model's dtype.
 
     Batches: {"x": (n, d_x)} and, for a VAE, {"eps": (n, d_z)}. Parameters: {name: array}, canonical names and shapes.
     Raises BadArray or Unsupported. What comes back is never a view of the model's own memory.
     """
 
-    def __init__(self, backend: Backend, spec: Spec, implementation: str, device: str, dtype: str, precision: str):
+    def __init__(self, backend: Any, spec: Spec, implementation: str, device: str, dtype: str, precision: str):
         self.backend, self.spec = backend, spec
         self.implementation, self.device, self.dtype, self.precision = implementation, device, dtype, precision
 
@@ -108,7 +108,7 @@ class Model:
         else:
             given = {"x": self._x(_get(batch, "x"))}
         self.backend.prepare(operation, given, steps, seed)
-        self.run, self.block = self.backend.run, self.backend.block  # nothing of ours inside a timed region
+        self.run, self.block = self.backend.run, self.backend.block  # type: ignore[method-assign]  # nothing of ours inside a timed region
 
     def run(self) -> None:
         raise Unsupported("run() comes after prepare()")
@@ -128,7 +128,9 @@ class Model:
 
     def _only(self, condition: bool, operation: str) -> None:
         if not condition:
-            raise Unsupported(f"model '{self.spec.model}' (spec {self.spec.name}) has no '{operation}'; it has {', '.join(operations(self.spec))}")
+            raise Unsupported(
+                f"model '{self.spec.model}' (spec {self.spec.name}) has no '{operation}'; it has {', '.join(operations(self.spec))}"
+            )
 
     def _fitted(self) -> None:
         if not self.spec.trains and not self.backend.parameters():
@@ -180,7 +182,7 @@ class Model:
         return cast
 
 
-def _get(values: Mapping, key: str) -> object:
+def _get(values: Mapping, key: str) -> Any:
     if key not in values:
         raise BadArray(f"'{key}' is missing; given are {sorted(values)}")
     return values[key]

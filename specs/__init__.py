@@ -4,6 +4,7 @@ import difflib
 import os
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -81,5 +82,5 @@ def _keys(where: tuple) -> list[str]:
     """The keys of the table at `where`, such as ("data", "digits") or ("optimizer",)."""
     if where[:1] == ("data",):
         return list(DATA_SETS[where[1]].model_fields) if len(where) > 1 else ["name"]
-    table = Spec.model_fields[where[0]].annotation if where else Spec
+    table: Any = Spec.model_fields[where[0]].annotation if where else Spec
     return [key for key in table.model_fields if table is not Spec or key != "name"]

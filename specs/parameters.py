@@ -29,11 +29,7 @@ def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     """{name: shape} in canonical order: `encoder.0.w (d_in, d_out)`, `encoder.0.b (d_out,)`."""
     if spec.model == "pca":
         return {"mean": (spec.d_x,), "components": (spec.d_z, spec.d_x), "explained_variance": (spec.d_z,)}
-    return {
-        f"{name}.{part}": shape
-        for name, d_in, d_out in layers(spec)
-        for part, shape in (("w", (d_in, d_out)), ("b", (d_out,)))
-    }
+    return {f"{name}.{part}": shape for name, d_in, d_out in layers(spec) for part, shape in (("w", (d_in, d_out)), ("b", (d_out,)))}
 
 
 def initial(spec: Spec, dtype: str = "float64") -> dict[str, np.ndarray]:

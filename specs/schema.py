@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -73,7 +73,7 @@ class RandomBernoulli(Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-DATA_SETS = {"digits": Digits, "linear_gaussian": LinearGaussian, "random_bernoulli": RandomBernoulli}
+DATA_SETS: dict[str, type[Section]] = {"digits": Digits, "linear_gaussian": LinearGaussian, "random_bernoulli": RandomBernoulli}
 Data = Annotated[Digits | LinearGaussian | RandomBernoulli, Field(discriminator="name")]
 
 
@@ -206,7 +206,7 @@ class Spec(Section):
         content = self.model_dump(mode="json", exclude={"name", "title", "source"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def replace(self, **sections: object) -> "Spec":
+    def replace(self, **sections: Any) -> "Spec":
         """A checked copy with some keys changed: `spec.replace(loss={"beta": 1.0}, model="ae")`."""
         content = self.model_dump()
         for key, value in sections.items():
@@ -219,7 +219,9 @@ class Spec(Section):
         if self.d_z > self.d_x:
             raise ValueError(f"[architecture] latent ({self.d_z}) is larger than the data ({self.d_x} features): nothing is compressed")
         if self.training.batch_size > self.data.train:
-            raise ValueError(f"[training] batch_size ({self.training.batch_size}) is larger than the data set ({self.data.train} training rows)")
+            raise ValueError(
+                f"[training] batch_size ({self.training.batch_size}) is larger than the data set ({self.data.train} training rows)"
+            )
         if self.model == "pca" and self.d_z > self.data.train:
             raise ValueError(f"[architecture] latent ({self.d_z}) is larger than the data set ({self.data.train} training rows)")
         if self.model in ("pca", "linear_ae") and (self.hidden or self.architecture.activation != "identity"):

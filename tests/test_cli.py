@@ -20,7 +20,9 @@ ROOT = Path(__file__).parents[1]
 def isoform(*arguments: str, path: Path | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess:
     folders = os.pathsep.join(map(str, filter(None, [path, ROOT])))
     command = [sys.executable, "-m", "harness.cli", *map(str, arguments)]
-    return subprocess.run(command, env={**os.environ, "PYTHONPATH": folders, "COLUMNS": "160"}, capture_output=True, text=True, timeout=280, cwd=cwd or ROOT)
+    return subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": folders, "COLUMNS": "160"}, capture_output=True, text=True, timeout=280, cwd=cwd or ROOT
+    )
 
 
 BAD_TOML = {
@@ -92,7 +94,9 @@ def third_party(folder: Path, name: str, body: str) -> None:
         "from impls.numpy import backend as inner\n"
         "from impls.numpy.backend import devices\n"
         "def build(spec, **options):\n"
-        "    backend = inner.build(spec, **{**options, 'variant': None})\n" + textwrap.indent(textwrap.dedent(body), "    ") + "\n    return backend\n"
+        "    backend = inner.build(spec, **{**options, 'variant': None})\n"
+        + textwrap.indent(textwrap.dedent(body), "    ")
+        + "\n    return backend\n"
     )
     info = folder / f"{name}-1.0.dist-info"
     info.mkdir()
@@ -148,7 +152,7 @@ def test_a_third_party_may_be_wrong_in_bench_but_has_no_speed(tmp_path):
     assert not any("rounds_s" in row for row in finished if row["cell"]["implementation"] == "fast")
     page = (out / "report.md").read_text()
     speed = [line for line in page.splitlines() if line.startswith("| linear_ae | train | fast")]
-    assert speed and all("rows / s" not in line and "mismatch" in line or "fail" in line for line in speed)
+    assert speed and all(("rows / s" not in line and "mismatch" in line) or "fail" in line for line in speed)
     cells = (out / "tables" / "measurements.csv").read_text()
     assert ",numpy," in cells and ",fast," not in cells
     assert (out / "figures" / "throughput.png").stat().st_size > 1000

@@ -197,7 +197,9 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("number", "spec", "dtype", "fault"), FAULTS, ids=[f"{n}-{s.name}-{d}-{k}" for k, (n, s, d, _) in enumerate(FAULTS)])
+@pytest.mark.parametrize(
+    ("number", "spec", "dtype", "fault"), FAULTS, ids=[f"{n}-{s.name}-{d}-{k}" for k, (n, s, d, _) in enumerate(FAULTS)]
+)
 def test_each_check_has_a_fault_that_it_catches(number, spec, dtype, fault):
     assert results(planted(fault), spec, dtype, only={number})[number].state == "fail"
 
@@ -286,7 +288,9 @@ def test_a_certificate_is_renewed_on_the_model_itself_and_leaves_it_fresh(spec, 
     assert renew(impls.load("numpy").build(spec, dtype=dtype))["id"] == made["id"]
 
 
-@pytest.mark.parametrize("fault", [wrap("terms", scale("kl", 1.001)), wrap("gradients", scale("mu.w", 1.001)), skips_a_step, epsilon_inside])
+@pytest.mark.parametrize(
+    "fault", [wrap("terms", scale("kl", 1.001)), wrap("gradients", scale("mu.w", 1.001)), skips_a_step, epsilon_inside]
+)
 def test_a_renewal_refuses_a_wrong_model(fault):
     model = impls.load("numpy").build(VAE, dtype="float64")
     fault(model.backend)
@@ -323,7 +327,9 @@ def random_specs(draw) -> Spec:
             "hidden": draw(st.lists(st.integers(1, 9), max_size=3)),
             "activation": draw(st.sampled_from(["identity", "relu", "tanh", "softplus", "gelu"])),
         }
-        content["loss"] = {"likelihood": "bernoulli"} if bernoulli else {"likelihood": "gaussian", "variance": draw(st.sampled_from([0.1, 1.0]))}
+        content["loss"] = (
+            {"likelihood": "bernoulli"} if bernoulli else {"likelihood": "gaussian", "variance": draw(st.sampled_from([0.1, 1.0]))}
+        )
         if model == "vae":
             content["loss"]["beta"] = draw(st.sampled_from([0.0, 0.5, 1.0, 4.0]))
     return Spec.model_validate(content)

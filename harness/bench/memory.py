@@ -71,7 +71,10 @@ def resident(field: str) -> int:
 
 
 def device_used(device: str) -> tuple[int | None, str | None]:
-    """(bytes in use on all NVIDIA devices, by whomever, None), or (None, why not). What an allocator has taken it keeps: the end is the peak."""
+    """(bytes in use on all NVIDIA devices, by whomever, None), or (None, why not).
+
+    What an allocator has taken it keeps: the end is the peak.
+    """
     if device != "cuda":
         return None, "no device: runs on the CPU" if device == "cpu" else f"NVML knows no device '{device}'"
     try:

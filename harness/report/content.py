@@ -92,7 +92,9 @@ def _only_certified(rows: list[dict], cells: pd.DataFrame, long: pd.DataFrame) -
     """Take every measured value away from a pair that failed, in verify or when its certificate was renewed."""
     if cells.empty:
         return cells, long
-    failed = {(row["spec"], row["implementation"]): row for row in rows if row["state"] not in ("pass", "n-a", "not-installed", "unsupported")}
+    failed = {
+        (row["spec"], row["implementation"]): row for row in rows if row["state"] not in ("pass", "n-a", "not-installed", "unsupported")
+    }
     cells, keep = cells.copy(), []
     for index, cell in cells.iterrows():
         row = failed.get((cell["spec"], cell["implementation"]))
@@ -139,10 +141,13 @@ def _agreement(content: Content, dtype: str) -> str:
     """How closely: the largest error of terms and gradients, or of losses in float32."""
     if content.checks.empty:
         return "."
-    number, what = (3, "gradients") if dtype == "float64" else (7, "200 steps of training" if content.verify["level"] == "report" else "training")
+    number, what = (
+        (3, "gradients") if dtype == "float64" else (7, "200 steps of training" if content.verify["level"] == "report" else "training")
+    )
     mine = content.checks[(content.checks["dtype"] == dtype) & (content.checks["number"] == number) & (content.checks["state"] == "pass")]
     mine = mine[mine["implementation"] != "numpy"]
     if mine.empty:
         return "."
     worst = mine.loc[mine["error"].idxmax()]
-    return f"; the largest relative error of {what} is {worst['error']:.1e} ({worst['implementation']}, {worst['spec']}, gate {worst['gate']:.0e})."
+    where = f"{worst['implementation']}, {worst['spec']}, gate {worst['gate']:.0e}"
+    return f"; the largest relative error of {what} is {worst['error']:.1e} ({where})."

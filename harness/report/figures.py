@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#BBBBBB"
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "isoform", "svg.fonttype": "none"}
+STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "isoform", "svg.fonttype": "none"}
 
 
 def draw(content: Content) -> dict[str, Figure]:
@@ -128,7 +128,13 @@ def memory(cells: pd.DataFrame) -> Figure:
     y, height = np.arange(len(work)), 0.8 / max(len(known), 1)
     for k, (name, colour) in enumerate(zip(known, (BLUE, ORANGE, GREEN, GREY, "#CC79A7"), strict=False)):
         axes.barh(y + (k - (len(known) - 1) / 2) * height, work[name] / 2**20, height=height, color=colour, label=name)
-    axes.set_yticks(y, [f"{spec} {operation}  {name}" for spec, operation, name in zip(work["spec"], work["operation"], work["implementation"], strict=True)])
+    axes.set_yticks(
+        y,
+        [
+            f"{spec} {operation}  {name}"
+            for spec, operation, name in zip(work["spec"], work["operation"], work["implementation"], strict=True)
+        ],
+    )
     axes.invert_yaxis()
     axes.set_xlabel("MiB above the level after import")
     axes.set_title("Peak memory", loc="left")

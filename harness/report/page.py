@@ -22,7 +22,7 @@ def write(folder: Path) -> Path:
             _replace(temporary / part, folder / part)
     except OSError as error:
         raise UserError(
-            f"cannot write the report into {folder}: {error.strerror or error}\n  mend: make room, or copy the folder to where you may write"
+            f"cannot write the report into {folder}: {error.strerror or error}\n  mend: make room, or copy the folder elsewhere"
         ) from None
     finally:
         if temporary:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from harness.verify.compare import Comparison
 from impls import Implementation
@@ -43,8 +44,8 @@ def judge(number: int, name: str, cause: str, made: list[Comparison], count: int
         reason = f"{len(failed)} of {len(made)} comparisons exceed their gate"
     elif len(made) != count:
         reason = f"{len(made)} comparisons were made, {count} are required"
-    fields = {"error": worst.error, "gate": worst.gate, "margin": worst.margin, "what": worst.what} if worst else {}
-    shown = {"expected": worst.expected, "got": worst.got, "cause": cause} if failed else {}
+    fields: dict[str, Any] = {"error": worst.error, "gate": worst.gate, "margin": worst.margin, "what": worst.what} if worst else {}
+    shown: dict[str, Any] = {"expected": worst.expected, "got": worst.got, "cause": cause} if failed else {}
     return Result(number, name, "fail" if reason else "pass", reason, len(made), seconds=round(seconds, 4), **fields, **shown)
 
 

@@ -11,6 +11,9 @@ from impls.surface import Arrays
 from specs import Spec, parameters
 
 
+SAMPLE = {"quick": 60, "ci": 60, "report": 400}  # entries of each tensor that the oracle differentiates
+
+
 class Truth:
     """Expected values, in float64: the oracle's for the NumPy implementation, the NumPy reference's for every other."""
 
@@ -24,9 +27,9 @@ class Truth:
         return self.model.terms(batch)
 
     def gradients(self, p: Mapping, batch: Mapping, got: Arrays) -> Arrays:
-        """The oracle needs an evaluation an entry: below report level it takes a sample, and the rest stands as `got`."""
+        """The oracle needs an evaluation an entry, so it takes a sample of each tensor, and the rest stands as `got`."""
         if self.model is None:
-            found = oracle.gradients(self.c.spec, p, batch, sample=None if self.c.level == "report" else 60)
+            found = oracle.gradients(self.c.spec, p, batch, sample=SAMPLE[self.c.level])
             return {name: np.where(np.isnan(value), got[name], value) for name, value in found.items()}
         self.model.set_parameters(p)
         return self.model.gradients(batch)
@@ -144,14 +147,14 @@ def check_derivative(c: Context) -> None:
         model.set_parameters(p)
         batch = {name: value[:5] for name, value in c.batch(step=k).items()}
         got = model.gradients(batch)
-        expected = oracle.gradients(spec, p, batch, sample=None if c.level == "report" else 60, seed=k)
+        expected = oracle.gradients(spec, p, batch, sample=SAMPLE[c.level], seed=k)
         c.record.same(f"{at}: names", sorted(got), sorted(expected))
         for name, value in expected.items():
             known, size = np.isfinite(value), float(np.abs(got[name]).max())
             c.record.close(f"{at}: gradient {name}", got[name][known], value[known], c.gates.derivative, size)
         direction = {name: rng.standard_normal(value.shape) for name, value in p.items()}
-        value, slope = oracle.slope(spec, p, batch, direction)
-        c.record.close(f"{at}: loss", mean_loss(spec, model.terms(batch)), value, c.gates.terms)
+        mean, slope = oracle.slope(spec, p, batch, direction)
+        c.record.close(f"{at}: loss", mean_loss(spec, model.terms(batch)), mean, c.gates.terms)
         along = [got[name] * direction[name] for name in p]
         size = sum(float(np.abs(part).sum()) for part in along)
         c.record.close(f"{at}: slope along a random direction", sum(float(part.sum()) for part in along), slope, c.gates.derivative, size)
@@ -165,7 +168,7 @@ def mean_loss(spec: Spec, terms: Mapping) -> float:
 def stress_cases(c: Context) -> dict[str, tuple[Arrays, Arrays]]:
     """{name: (parameters, batch)}: places where a formula that is right on paper breaks."""
     start, batch = parameters.initial(c.spec), c.batch(step=2)
-    alternating = lambda size, by: by * np.where(np.arange(size) % 2, 1.0, -1.0)  # noqa: E731
+    alternating = lambda size, by: by * np.where(np.arange(size) % 2, 1.0, -1.0)
     last = "x_hat.b" if c.spec.model == "linear_ae" else "logits.b"
     cases = {
         "outputs +-100": (start | {last: alternating(c.spec.d_x, 100.0)}, batch),

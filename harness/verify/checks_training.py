@@ -109,7 +109,9 @@ def check_float32(c: Context) -> None:
     after = model.parameters()
     for name, value in end.items():
         size = float(np.abs(value).max())
-        c.record.close(f"parameter {name} after {known} steps", after[name][mask[name]], value[mask[name]], c.gates.parameters_float32, size)
+        c.record.close(
+            f"parameter {name} after {known} steps", after[name][mask[name]], value[mask[name]], c.gates.parameters_float32, size
+        )
     if known < steps:
         got = np.concatenate([got, model.train(given[known:])])
     c.record.same("number of losses", got.shape, losses.shape)
@@ -165,7 +167,7 @@ def _float32_pca(c: Context) -> None:
     c.record.closes("", {"mean": got["mean"]}, {"mean": expected["mean"]}, c.gates.gradients_float32)
     c.record.closes("", {"variance": got["explained_variance"]}, {"variance": expected["explained_variance"]}, c.gates.gradients_float32)
     c.record.close("x_hat", through(model, c.data.test), through(reference, c.data.test), c.gates.parameters_float32)
-    projector = lambda p: p["components"].T @ p["components"]  # noqa: E731
+    projector = lambda p: p["components"].T @ p["components"]
     c.record.close("projector", projector(got), projector(expected), c.gates.parameters_float32)
     c.record.same("dtype", got["components"].dtype.name, "float32")
 
@@ -338,12 +340,12 @@ def _same_state(c: Context, what: str, got: Trained, expected: Trained) -> None:
 def _saved(model: Model) -> bytes:
     state, file = model.optimizer_state(), io.BytesIO()
     moments = {f"{part}/{name}": value for part in ("m", "v") for name, value in state[part].items()}
-    np.savez(file, step=state["step"], **moments, **{f"p/{name}": value for name, value in model.parameters().items()})
+    np.savez(file, step=state["step"], **moments, **{f"p/{name}": value for name, value in model.parameters().items()})  # type: ignore[arg-type]
     return file.getvalue()
 
 
 def _resume(model: Model, saved: bytes) -> None:
     content: Mapping = np.load(io.BytesIO(saved))
-    part = lambda prefix: {key[2:]: content[key] for key in content if key.startswith(f"{prefix}/")}  # noqa: E731
+    part = lambda prefix: {key[2:]: content[key] for key in content if key.startswith(f"{prefix}/")}
     model.set_parameters(part("p"))
     model.set_optimizer_state({"step": int(content["step"]), "m": part("m"), "v": part("v")})

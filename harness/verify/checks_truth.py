@@ -81,7 +81,7 @@ def _pca(c: Context) -> None:
         c.record.close(f"{name}: components", *vectors, gate)
         z = (c.data.test - mean) @ components.T
         mine = model.encode({"x": c.data.test})["z"]
-        c.record.close(f"{name}: encode", *((mine, z) if apart else (np.square(mine).sum(), np.square(z).sum())), gate)
+        c.record.close(f"{name}: encode", *((mine, z) if apart else (np.square(mine).sum(), np.square(z).sum())), gate)  # type: ignore[call-arg]
         x_hat = z @ components + mean
         c.record.close(f"{name}: decode", model.decode(z), z @ got["components"] + mean if not apart else x_hat, gate)
     covariance = (x - x.mean(0)).T @ (x - x.mean(0)) / (len(x) - 1)
@@ -104,8 +104,7 @@ def neighbours(c: Context, p: Arrays) -> list[Arrays]:
     """Points around `p`, near and far."""
     rng = c.draw(7)
     return [
-        {name: value + size * rng.standard_normal(value.shape) for name, value in p.items()}
-        for size in np.geomspace(1e-3, 0.3, NEIGHBOURS)
+        {name: value + size * rng.standard_normal(value.shape) for name, value in p.items()} for size in np.geomspace(1e-3, 0.3, NEIGHBOURS)
     ]
 
 
@@ -130,7 +129,7 @@ def _linear_ae(c: Context) -> None:
     mean = x.mean(0)
     _, s, vt = np.linalg.svd(x - mean, full_matrices=False)
     v, total, optimum = vt[:k].T, (s**2).sum() / len(x), (s[k:] ** 2).sum() / len(x)
-    at = lambda a, b: {"z.w": v @ a, "z.b": -mean @ v @ a, "x_hat.w": b @ v.T, "x_hat.b": mean}  # noqa: E731
+    at = lambda a, b: {"z.w": v @ a, "z.b": -mean @ v @ a, "x_hat.w": b @ v.T, "x_hat.b": mean}
     model = c.shared()
     scale = {name: float(np.abs(value).max()) for name, value in _gradients(model, parameters.initial(c.spec), batch).items()}
     c.record.close("loss at PCA's solution", full_loss(model, at(np.eye(k), np.eye(k)), batch), optimum, gate, total)

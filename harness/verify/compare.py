@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Comparison:
         return self.error / self.gate
 
 
-def error(got: np.ndarray, expected: np.ndarray, scale: float | None = None) -> float:
+def error(got: ArrayLike, expected: ArrayLike, scale: float | None = None) -> float:
     """max|got - expected| / scale, where scale is max|expected| unless given. Infinite for anything that cannot be compared."""
     got, expected = np.asarray(got), np.asarray(expected)
     if got.shape != expected.shape or got.size == 0 or got.dtype.kind not in "fiub":
@@ -48,9 +49,9 @@ class Comparisons:
 
     made: list[Comparison] = field(default_factory=list)
 
-    def close(self, what: str, got: np.ndarray, expected: np.ndarray, gate: float, scale: float | None = None) -> None:
+    def close(self, what: str, got: ArrayLike, expected: ArrayLike, gate: float, scale: float | None = None) -> None:
         found = error(got, expected, scale)
-        show = (_worst(got, expected) if found > gate else ("", ""))
+        show = _worst(got, expected) if found > gate else ("", "")
         self.made.append(Comparison(what, found, gate, *show))
 
     def closes(self, what: str, got: Mapping, expected: Mapping, gate: float, floor: float = 0.0) -> None:
@@ -65,7 +66,7 @@ class Comparisons:
         """Exact equality of plain values."""
         self.made.append(Comparison(what, 0.0 if got == expected else float("inf"), 0.0, str(expected), str(got)))
 
-    def bitwise(self, what: str, got: np.ndarray, expected: np.ndarray) -> None:
+    def bitwise(self, what: str, got: ArrayLike, expected: ArrayLike) -> None:
         self.close(what, got, expected, 0.0)
         self.same(f"{what}: dtype", np.asarray(got).dtype.name, np.asarray(expected).dtype.name)
 
@@ -80,7 +81,7 @@ class Comparisons:
         self.made.append(Comparison(what, max(found, 0.0), bound, f"at most {bound:.3g}", f"{value:.6g}"))
 
 
-def _worst(got: np.ndarray, expected: np.ndarray) -> tuple[str, str]:
+def _worst(got: ArrayLike, expected: ArrayLike) -> tuple[str, str]:
     """Expected and got, at the entry where they differ most."""
     got, expected = np.asarray(got), np.asarray(expected)
     if got.shape != expected.shape or got.size == 0:

@@ -45,9 +45,7 @@ class Context:
 
     def build(self, spec: Spec | None = None, variant: str | None = None) -> Model:
         """A newly built model of the implementation under test."""
-        return self.implementation.build(
-            spec or self.spec, device=self.device, dtype=self.dtype, precision=self.precision, variant=variant
-        )
+        return self.implementation.build(spec or self.spec, device=self.device, dtype=self.dtype, precision=self.precision, variant=variant)
 
     def fresh(self, spec: Spec | None = None, variant: str | None = None) -> Model:
         """A model at its initial parameters with a new optimizer. Compiling takes most of verify's time, so it is built once

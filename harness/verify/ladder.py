@@ -32,9 +32,7 @@ def handle(implementation: Implementation, request: dict, emit: Callable[..., No
         emit("check", **asdict(result))
     emit(
         "certificate",
-        certificate=certificate(
-            implementation, spec, context.dtype, context.device, context.precision, context.level, facts, results
-        ),
+        certificate=certificate(implementation, spec, context.dtype, context.device, context.precision, context.level, facts, results),
     )
 
 

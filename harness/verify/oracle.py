@@ -5,7 +5,7 @@ Every function takes complex parameters. A step h = 1e-30 along the imaginary ax
 which makes the complex number a dual number, a + b h with h^2 = 0 to rounding.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from scipy.special import erf
@@ -27,7 +27,7 @@ def _gelu(x: np.ndarray) -> np.ndarray:
     return x / 2 * (1 + cdf)
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "identity": lambda x: x,
     "relu": lambda x: np.where(x.real > 0, x, 0),
     "tanh": np.tanh,
@@ -107,7 +107,9 @@ def gradients(spec: Spec, p: Mapping[str, np.ndarray], batch: Mapping[str, np.nd
     return found
 
 
-def slope(spec: Spec, p: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray], direction: Mapping[str, np.ndarray]) -> tuple[float, float]:
+def slope(
+    spec: Spec, p: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray], direction: Mapping[str, np.ndarray]
+) -> tuple[float, float]:
     """(loss, derivative of the loss along `direction`), by one complex step."""
     value = loss(spec, {name: p[name] + 1j * H * direction[name] for name in p}, batch)
     return value.real, value.imag / H
@@ -138,6 +140,4 @@ def tape(spec: Spec, p: Mapping[str, np.ndarray], steps: int, dtype: str, seed: 
     rng = np.random.default_rng([seed, 5])
     scale = {name: 10.0 ** rng.uniform(-6, 2, np.shape(value)) for name, value in p.items()}
     for _ in range(steps):
-        yield {
-            name: (s * rng.standard_normal(s.shape) * (rng.random(s.shape) > 0.1)).astype(dtype) for name, s in scale.items()
-        }
+        yield {name: (s * rng.standard_normal(s.shape) * (rng.random(s.shape) > 0.1)).astype(dtype) for name, s in scale.items()}

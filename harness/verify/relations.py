@@ -24,7 +24,7 @@ class Relation:
 
 RELATIONS: list[Relation] = []
 TERMS = n_terms
-BOTH = lambda spec: n_terms(spec) + n_tensors(spec)  # noqa: E731
+BOTH = lambda spec: n_terms(spec) + n_tensors(spec)
 
 
 def relation(name: str, applies: Callable[[Spec], bool], count: Callable[[Spec], int]) -> Callable:
@@ -114,9 +114,9 @@ def halves(batch: Arrays) -> tuple[Arrays, Arrays]:
     return {k: v[:n] for k, v in batch.items()}, {k: v[n : 2 * n] for k, v in batch.items()}
 
 
-trains = lambda spec: spec.trains  # noqa: E731
-vae = lambda spec: spec.model == "vae"  # noqa: E731
-deep = lambda spec: spec.trains and bool(spec.hidden)  # noqa: E731
+trains = lambda spec: spec.trains
+vae = lambda spec: spec.model == "vae"
+deep = lambda spec: spec.trains and bool(spec.hidden)
 
 # ---------------------------------------------------------------- rows, features, units
 
@@ -245,7 +245,7 @@ def shifted_data(c: Context) -> Sides:
     p, batch = point(c)
     shift, q = c.draw(26).standard_normal(c.spec.d_x), p
     for name in first(c.spec):
-        q = on(q, f"{name}.b", lambda b, w=p[f"{name}.w"]: b - shift @ w)
+        q = on(q, f"{name}.b", lambda b, w=p[f"{name}.w"]: b - shift @ w)  # type: ignore[misc]
     q = on(q, f"{last(c.spec)}.b", lambda b: b + shift)
     return terms(c, q, batch | {"x": batch["x"] + shift}), terms(c, p, batch)
 
@@ -281,7 +281,7 @@ def inverted_data(c: Context) -> Sides:
     p, batch = point(c)
     q = p
     for name in first(c.spec):
-        q = on(q, f"{name}.b", lambda b, w=p[f"{name}.w"]: b + w.sum(0))
+        q = on(q, f"{name}.b", lambda b, w=p[f"{name}.w"]: b + w.sum(0))  # type: ignore[misc]
         q = on(q, f"{name}.w", lambda w: -w)
     q = on(on(q, "logits.w", lambda w: -w), "logits.b", lambda b: -b)
     return terms(c, q, batch | {"x": 1 - batch["x"]}), terms(c, p, batch)
@@ -366,7 +366,7 @@ def collapsed_layers(c: Context) -> Sides:
     wide = c.spec.replace(architecture={"hidden": (7,), "activation": "identity"})
     flat = c.spec.replace(architecture={"hidden": (), "activation": "identity"})
     p = parameters.initial(wide)
-    q = {}
+    q: Arrays = {}
     for name in heads(c.spec):
         q |= {f"{name}.w": p["encoder.0.w"] @ p[f"{name}.w"], f"{name}.b": p["encoder.0.b"] @ p[f"{name}.w"] + p[f"{name}.b"]}
     q |= {"logits.w": p["decoder.0.w"] @ p["logits.w"], "logits.b": p["decoder.0.b"] @ p["logits.w"] + p["logits.b"]}

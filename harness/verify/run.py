@@ -54,9 +54,7 @@ class Pair:
         }
 
 
-def plan(
-    specs: list[Spec], implementations: list[Implementation], dtypes: list[str], device: str, precision: str
-) -> list[Pair]:
+def plan(specs: list[Spec], implementations: list[Implementation], dtypes: list[str], device: str, precision: str) -> list[Pair]:
     """Every combination, those that do not apply or are not installed with their state and reason."""
     pairs = []
     for implementation in implementations:
@@ -111,7 +109,9 @@ def _drive(mine: list[Pair], level: str, cpu: int, on_event: Event, silence_s: f
             if worker:
                 worker.close()
             worker = None  # the next pair gets a fresh one
-        on_event({"event": "pair", "spec": pair.spec.name, "implementation": pair.implementation.name, "dtype": pair.dtype, "state": pair.state})
+        on_event(
+            {"event": "pair", "spec": pair.spec.name, "implementation": pair.implementation.name, "dtype": pair.dtype, "state": pair.state}
+        )
     if worker:
         worker.close()
 

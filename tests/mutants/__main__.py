@@ -84,7 +84,10 @@ def main(names: tuple[str, ...], count: int, seed: int, jobs: int, out: Path | N
     seed = random.SystemRandom().randrange(2**32) if seed < 0 else seed
     click.echo(f"mutants: {count} for each of {', '.join(names)}, seed {seed}", err=True)
     plan = {name: chosen(ROOT / "impls" / impls.load(name).folder, count, seed) for name in names}
-    with click.progressbar(length=sum(map(len, plan.values())), label="mutants", file=sys.stderr) as progress, ThreadPoolExecutor(jobs) as pool:
+    with (
+        click.progressbar(length=sum(map(len, plan.values())), label="mutants", file=sys.stderr) as progress,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
         rows = [row for rows in pool.map(lambda name: examine(name, plan[name], progress), names) for row in rows]
     alive = [row for row in rows if len(row["killed_by"]) < ENOUGH and not row["equivalent"]]
     for name in names:

@@ -139,7 +139,11 @@ def _call_changes(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
         yield "dropped call", node.func.value
     if len(node.args) >= 2 and not any(isinstance(arg, ast.Starred) for arg in node.args[:2]):
         yield "swapped arguments", ast.Call(node.func, [node.args[1], node.args[0], *node.args[2:]], node.keywords)
-    if isinstance(node.func, ast.Attribute) and node.func.attr in ("exp", "tanh", "square", "square", "sigmoid", "sqrt") and len(node.args) == 1:
+    if (
+        isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("exp", "tanh", "square", "square", "sigmoid", "sqrt")
+        and len(node.args) == 1
+    ):
         yield "dropped function", node.args[0]
     for k, keyword in enumerate(node.keywords):
         if keyword.arg:
