@@ -10,7 +10,6 @@ from harness.verify.context import Context
 from impls.surface import Arrays
 from specs import Spec, parameters
 
-
 SAMPLE = {"quick": 60, "ci": 60, "report": 400}  # entries of each tensor that the oracle differentiates
 
 
