@@ -12,7 +12,8 @@ SHORTEST_S = {"cpu": 10e-3}  # of a round
 SHORTEST_ON_DEVICE_S = 1e-3
 OVERHEAD = 0.01  # wait and timer, as a share of a round, at most
 GROUP = 3  # rounds whose median is one look at the trend
-WARM_UP_ROUNDS, WARM_UP_S = 60, 20.0  # at most
+WARM_UP_ROUNDS, WARM_UP_S = 60, 5.0  # at most
+LONGEST = 10  # a round needs no more than this many times what is enough; else what is slow would take for ever
 TRIES = 12
 
 
@@ -48,11 +49,11 @@ def settle(model: Model, operation: str, batch: dict, seed: int, device: str) ->
         warmed += len(seconds)
         wait = wait_s(model)
         enough, found = max(SHORTEST_S.get(device, SHORTEST_ON_DEVICE_S), wait / OVERHEAD), median(seconds[-GROUP:])
-        if found >= enough:
+        if found >= enough and (found <= LONGEST * enough or steps == 1):
             gc.collect()  # once, now: it takes longer than a round, and within the rounds it is off
             return Settled(steps, wait, warmed, still_falling)
-        steps = math.ceil(steps * min(1.3 * enough / found, 1000))  # 1.3: rounds may still get a little faster
-    raise RuntimeError(f"after {TRIES} tries a round of {steps} steps still takes {found:.2g} s; {enough:.2g} s are needed")
+        steps = math.ceil(steps * min(1.5 * enough / found, 1000))  # 1.5: rounds may still get a little faster
+    raise RuntimeError(f"no number of steps makes a round of {enough:.2g} to {LONGEST * enough:.2g} s; the last took {found:.2g} s")
 
 
 def warm_up(model: Model) -> tuple[list[float], bool]:

@@ -27,8 +27,8 @@ FINAL = (*NOT_RUN, "mismatch", "timeout")  # states in which trying again in the
 SILENCE_S = 300  # a worker that says nothing for so long hangs
 TOGETHER = 2  # workers that prepare at a time where their start is not timed
 
-# the first call of a process shows a compiler at work only if no other process has left it anything
-COLD = {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+# A first call shows the compiler at work only where no other process has left it anything.
+NO_CACHES = {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1", "JAX_ENABLE_COMPILATION_CACHE": "false"}
 NO_PREALLOCATION = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
@@ -144,7 +144,7 @@ class Bench:
             cells.remove(cell)
         cold = block < self.level.cold_blocks
         with contextlib.ExitStack() as stack:
-            stations = [self.station(spec, mine, cold) for mine in self.by_implementation(cells)]
+            stations = [self.station(spec, mine, self.caches_for(mine[0])) for mine in self.by_implementation(cells)]
             for station in stations:
                 stack.callback(station.close)
             if not cold:
@@ -163,10 +163,23 @@ class Bench:
         names = list(dict.fromkeys(cell.implementation for cell in cells))
         return [[cell for cell in cells if cell.implementation == name] for name in self.draw.sample(names, len(names))]
 
-    def station(self, spec: Spec, cells: list[Cell], cold: bool) -> Station:
+    def station(self, spec: Spec, cells: list[Cell], environment: dict[str, str]) -> Station:
         implementation = next(one for one in self.implementations if one.name == cells[0].implementation)
-        environment = COLD if cold else {"TORCHINDUCTOR_CACHE_DIR": self.caches}
         return Station(implementation, spec, cells, environment, self.seed, self.silence_s)
+
+    def caches_for(self, cell: Cell) -> dict[str, str]:
+        """None where every start is timed; else a place of this spec and implementation alone, empty in the first block."""
+        if self.level.cold_blocks == self.level.blocks:
+            return NO_CACHES
+        place = Path(self.caches) / f"{cell.spec}-{cell.spec_hash[:8]}-{cell.implementation}"
+        return {
+            "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "0",
+            "TORCHINDUCTOR_CACHE_DIR": str(place / "torch"),
+            "JAX_ENABLE_COMPILATION_CACHE": "true",
+            "JAX_COMPILATION_CACHE_DIR": str(place / "jax"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
 
     def prepare_together(self, block: int, stations: list[Station]) -> None:
         for station in stations:
@@ -192,7 +205,7 @@ class Bench:
         outcome = station.time(cell, self.level.rounds)
         if outcome.state == "ok":
             self.certificates[cell] = outcome.measured["certificate"]
-            if not cold:
+            if not cold or station.reopened:  # a process that was opened again finds what the one before has compiled
                 outcome.measured.update(import_s=None, build_s=None, first_call_s=None)
         self.finish("time", block, cell, outcome)
 
@@ -211,8 +224,7 @@ class Bench:
             for cell in cells:
                 self.begin("memory", 0, cell)
                 spec = next(spec for spec in self.specs if (spec.name, spec.hash) == (cell.spec, cell.spec_hash))
-                station = self.station(spec, [cell], cold=True)
-                station.environment = {**station.environment, **NO_PREALLOCATION}
+                station = self.station(spec, [cell], NO_CACHES | NO_PREALLOCATION)
                 stack.callback(station.close)
                 for outcome in station.open().values():
                     self.finish("memory", 0, cell, outcome)

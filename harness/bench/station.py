@@ -28,6 +28,7 @@ class Station:
         self.environment, self.seed, self.silence_s = environment, seed, silence_s
         self.worker: Worker | None = None
         self.prepared: dict | None = None
+        self.reopened = False
 
     def open(self) -> dict[Cell, Outcome]:
         """Start a process, if there is none. Returns what was lost. From the main thread: a worker dies with the thread that started it."""
@@ -58,17 +59,20 @@ class Station:
     def time(self, cell: Cell, rounds: int) -> Outcome:
         """Time one cell, after `prepare`."""
         self.cells = [other for other in self.cells if other != cell]
-        start = {name: self.prepared[name] for name in ("certificate", "margin", "import_s", "build_s")}
-        start["first_call_s"] = self.prepared["first_call_s"][cell.operation]
-        return self._one("measure", start, phase="time", cell=cell.row(), rounds=rounds, affinity=cpus())
+        known = {name: self.prepared[name] for name in ("certificate", "margin", "import_s", "build_s")}
+        known["first_call_s"] = self.prepared["first_call_s"][cell.operation]
+        return self._one("measure", known, phase="time", cell=cell.row(), rounds=rounds, affinity=cpus())
 
     def remember(self, cell: Cell) -> Outcome:
         """The memory pass of one cell, in place of all else."""
         return self._one("memory", {}, cell=cell.row())
 
     def close(self) -> None:
+        """At once: a worker has nothing to save, and frameworks take seconds to leave."""
         if self.worker:
+            self.worker.kill()
             self.worker.close()
+            self.reopened = True
         self.worker = self.prepared = None
 
     def _one(self, task: str, known: dict, **fields: object) -> Outcome:
