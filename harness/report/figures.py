@@ -67,7 +67,7 @@ def _panels(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def throughput(cells: pd.DataFrame) -> Figure:
-    """Rows a second, with the 95 % interval; a failure is a labelled line, not a gap."""
+    """Rows a second, with the 95 % interval (it may end beyond the axis); a failure is a labelled line, not a gap."""
     panels = _panels(cells)
     columns = 3 if len(panels) > 2 else max(1, len(panels))
     lines = max(len(part) for _, part in panels)
@@ -80,7 +80,7 @@ def throughput(cells: pd.DataFrame) -> Figure:
         bounds = np.abs(np.stack([value - part["samples_low"], part["samples_high"] - value]).astype(float))
         y = np.arange(len(part))
         one.barh(y, np.nan_to_num(value), color=BLUE, height=0.65)
-        one.errorbar(value, y, xerr=np.nan_to_num(bounds), fmt="none", ecolor="black", capsize=2.5, lw=1)
+        one.errorbar(value, y, xerr=bounds, fmt="none", ecolor="black", capsize=2.5, lw=1)
         for k, state in enumerate(part["state"]):
             if state != "ok":
                 one.text(0, k, f" {state}", va="center", color="black", style="italic")
@@ -89,7 +89,7 @@ def throughput(cells: pd.DataFrame) -> Figure:
         one.set_title(f"{title} (batch {part['batch_size'].iloc[0]})", loc="left")
         one.set_xlabel("rows / s")
         one.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
-        one.set_xlim(left=0)
+        one.set_xlim(0, 1.5 * np.nanmax(value, initial=1e-9, where=np.isfinite(value)))  # an interval of few blocks may end beyond
     return figure
 
 
@@ -111,10 +111,12 @@ def three_times(cells: pd.DataFrame) -> Figure:
     step = 1e3 * work["step_s"].to_numpy(float)
     steady.barh(y, step, color=GREY, height=0.7)
     bounds = 1e3 * np.abs(np.stack([work["step_s"] - work["step_low_s"], work["step_high_s"] - work["step_s"]]).astype(float))
-    steady.errorbar(step, y, xerr=np.nan_to_num(bounds), fmt="none", ecolor="black", capsize=2.5, lw=1)
+    steady.errorbar(step, y, xerr=bounds, fmt="none", ecolor="black", capsize=2.5, lw=1)
     steady.set_yticks(y, [""] * len(y))
     steady.invert_yaxis()
     steady.set_xscale("log")
+    if len(step):
+        steady.set_xlim(step.min() / 4, step.max() * 4)
     steady.set_xlabel("milliseconds a step (log)")
     steady.set_title("In the steady state", loc="left")
     return figure

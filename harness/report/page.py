@@ -67,7 +67,7 @@ def render(content: Content, figures: list[str]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"number": number, "seconds": seconds, "mib": mib, "cell": escape, "missing": missing}
+    environment.filters |= {"number": number, "seconds": seconds, "mib": mib, "cell": escape, "missing": missing, "interval": interval}
     cells = content.cells.to_dict("records")
     return environment.get_template("report.md.j2").render(
         content=content,
@@ -113,6 +113,18 @@ def seconds(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value / 1e-6:.3g} us"
+
+
+WIDEST = 4  # ends of an interval, one over the other
+
+
+def interval(cell: dict) -> str:
+    """The interval of rows a second, or that it cannot be told: one block has none, and a few noisy ones one that says nothing."""
+    if missing(cell["samples_low"]):
+        return "cannot tell: one block"
+    if cell["samples_high"] > WIDEST * cell["samples_low"]:
+        return f"cannot tell: wider than a factor of {WIDEST}"
+    return f"{number(cell['samples_low'])} to {number(cell['samples_high'])}"
 
 
 def mib(value: float) -> str:
