@@ -1,0 +1,491 @@
+"""Bench: the journal survives, failures are rows, a mismatch shows no number, and the clock measures the work."""
+
+import math
+import statistics
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import impls
+import specs
+from harness import machine
+from harness.bench import journal, measure, memory, rounds, schedule, table
+from harness.bench.cells import Cell, cells
+from harness.errors import FAILED, NOTHING_RAN, OK, UserError
+from harness.processes import Worker, cpus
+
+CELL = {
+    "spec": "vae", "spec_hash": "0", "implementation": "numpy", "operation": "train",
+    "device": "cpu", "dtype": "float32", "precision": "highest", "batch_size": 10,
+}  # fmt: skip
+TIMES = ("rounds_s", "import_s", "build_s", "first_call_s")
+
+
+# The journal.
+
+
+def written(path, *rows):
+    with journal.Journal(path) as out:
+        for row in rows:
+            out.write(row["row"], **{key: value for key, value in row.items() if key != "row"})
+    return path
+
+
+def test_a_journal_cut_off_in_the_middle_is_read_up_to_there_and_goes_on(tmp_path):
+    path = written(
+        tmp_path / "journal.jsonl", {"row": "run", "level": "quick"}, {"row": "start", "block": 0}, {"row": "finish", "block": 0}
+    )
+    whole = path.read_bytes()
+    assert journal.read(path).warning is None
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        content = journal.read(path)
+        assert len(content.rows) == whole[:length].count(b"\n")
+        assert (content.warning is None) == (whole[:length][-1:] in (b"", b"\n"))
+    assert "cut off (line 3)" in content.warning
+    written(path, {"row": "finish", "block": 1})
+    again = journal.read(path)
+    assert again.warning is None and [row["row"] for row in again.rows] == ["run", "start", "finish"] and again.rows[-1]["block"] == 1
+
+
+def test_a_journal_that_is_not_one_says_what_to_do(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"schema": 2, "row": "run"}\n')
+    with pytest.raises(UserError, match=r"line 1: a journal of schema version 2\n  expected: version 1"):
+        journal.read(path)
+    path.write_text('{"schema": 1, "row": "run"}\n{"schema": 1, "ro\n{"schema": 1, "row": "state"}\n')
+    with pytest.raises(UserError, match="line 2: not a row of a journal"):
+        journal.read(path)
+    with pytest.raises(UserError, match="cannot read the journal"):
+        journal.read(tmp_path / "absent.jsonl")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot open the journal .*\n  mend: .*--out FOLDER"):
+        journal.Journal(tmp_path / "file" / "journal.jsonl")
+
+
+FULL_DISK = """
+import resource, signal
+from pathlib import Path
+from harness.bench.journal import Journal, read
+from harness.errors import UserError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+path = Path(PATH)
+with Journal(path) as journal:
+    journal.write("run", text="x" * 100)
+    try:
+        journal.write("finish", text="x" * 100)
+    except UserError as error:
+        print(error, read(path).warning, len(read(path).rows))
+"""
+
+
+def test_a_full_disk_leaves_whole_rows(python, tmp_path):
+    said = python(FULL_DISK.replace("PATH", repr(str(tmp_path / "journal.jsonl"))))
+    assert said.startswith("cannot write to the journal") and said.endswith("None 1")
+
+
+# The table.
+
+
+def rows_of(*blocks, state="ok", cell=CELL):
+    for k, seconds in enumerate(blocks):
+        yield {
+            "row": "finish", "pass": "time", "cell": cell, "block": k, "state": state, "reason": None if state == "ok" else "why",
+            "certificate": "abc", "margin": 0.1 * (k + 1), "import_s": 1.0 + k if k < 2 else None, "build_s": 2.0, "first_call_s": None,
+            "steps_per_round": 4, "rounds_s": seconds, "wait_s": 1e-6, "compiles": None,
+        }  # fmt: skip
+
+
+def test_the_summary_is_what_the_formulas_say(tmp_path):
+    blocks = [[0.4, 0.8, 0.4], [0.8, 0.8, 0.2], [1.6, 1.6, 1.6]]  # medians of a step: 0.1, 0.2, 0.4
+    path = written(tmp_path / "journal.jsonl", {"row": "run"}, *rows_of([9.0]), {"row": "run"}, *rows_of(*blocks))
+    [line] = table.summary(path).to_dict("records")
+    half = 4.302652729911275 * math.log(2) / math.sqrt(3)  # Student's t, 2 degrees of freedom
+    assert line["step_s"] == pytest.approx(0.2) and line["samples_per_s"] == pytest.approx(50)
+    assert [line["step_low_s"], line["step_high_s"]] == pytest.approx([0.2 * math.exp(-half), 0.2 * math.exp(half)])
+    assert [line["samples_low"], line["samples_high"]] == pytest.approx([50 * math.exp(-half), 50 * math.exp(half)])
+    within = [statistics.variance(map(math.log, seconds)) for seconds in blocks]
+    assert line["within_sd"] == pytest.approx(math.sqrt(statistics.mean(within))) and line["between_sd"] == pytest.approx(math.log(2))
+    assert (line["blocks"], line["rounds"], line["certificate"], line["import_s"]) == (3, 9, "abc", 1.5)
+    assert line["margin"] == pytest.approx(0.3) and math.isnan(line["first_call_s"])
+    long = table.long(path)
+    assert sorted(long[long.metric == "step_s"].value) == pytest.approx(sorted(second / 4 for block in blocks for second in block))
+    assert set(long[long.metric == "import_s"].value) == {1.0, 2.0} and "first_call_s" not in set(long.metric)
+
+
+def test_one_block_has_no_interval_and_a_failed_one_is_told(tmp_path):
+    path = written(tmp_path / "journal.jsonl", {"row": "run"}, *rows_of([0.4, 0.4]), *rows_of([], state="crash:SIGKILL"))
+    [line] = table.summary(path).to_dict("records")
+    assert line["state"] == "ok" and line["reason"] == "1 of 2 blocks failed, the first with crash:SIGKILL: why"
+    assert line["step_s"] == pytest.approx(0.1) and math.isnan(line["step_low_s"]) and math.isnan(line["between_sd"])
+
+
+def test_a_cell_that_was_in_flight_is_told(tmp_path):
+    path = written(tmp_path / "journal.jsonl", {"row": "run"}, {"row": "start", "pass": "time", "cell": CELL, "block": 0})
+    [line] = table.summary(path).to_dict("records")
+    assert line["state"] == "interrupted" and math.isnan(line["step_s"]) and line["blocks"] == 0
+
+
+# What there is to measure.
+
+
+def test_cells_say_what_does_not_apply():
+    chosen = [specs.load("pca"), specs.load("vae")], [impls.load("numpy"), impls.load("torch-compile")]
+    entries = {(one.cell.spec, one.cell.implementation, one.cell.operation): one for one in cells(*chosen, batch_size=64)}
+    assert len(entries) == 2 * 2 * 3
+    assert entries["pca", "torch-compile", "fit"].state == "n-a" and "nothing to compile" in entries["pca", "torch-compile", "fit"].reason
+    assert entries["pca", "numpy", "fit"].cell.batch_size == specs.load("pca").data.train
+    assert entries["pca", "numpy", "encode"].cell.batch_size == entries["vae", "numpy", "train"].cell.batch_size == 64
+    own = cells([specs.load("vae")], [impls.load("numpy")], ("train", "generate"))
+    assert [(one.cell.operation, one.cell.batch_size) for one in own] == [("train", 128), ("generate", 128)]
+
+
+def test_the_machine_is_described_without_its_name():
+    card = machine.card()
+    assert card["cores"] == len(cpus()) and card["memory_bytes"] > 1 << 28 and card["name"].split("-")[-1][0].isalnum()
+    assert machine.slug("Intel(R) Xeon(R) Gold 6130 CPU @ 2.10GHz", 8, []) == "intel-xeon-gold-6130-8cpu"
+    assert machine.slug("AMD EPYC 7B13 64-Core Processor", 16, ["NVIDIA H200", "NVIDIA H200"]) == "amd-epyc-7b13-16cpu-nvidia-h200"
+    assert machine.versions()["numpy"] == np.__version__
+    state = machine.state()
+    assert 0 < state["memory_available"] <= card["memory_bytes"] and len(state["load"]) == 3
+
+
+# A real bench, of what is right and of what is not.
+
+TINY = schedule.Level(blocks=2, rounds=4, cold_blocks=1, note="no ranking")
+
+
+DATA = {"name": "random_bernoulli", "shape": [8, 8], "train": 256, "test": 64}  # digits take a second to import, in every process
+
+
+def measured(monkeypatch, folder, names, device="cpu"):
+    monkeypatch.setitem(schedule.LEVELS, "tiny", TINY)
+    events = []
+    implementations = [impls.load(name) for name in names]
+    path = schedule.bench(
+        [specs.load("vae").replace(data=DATA)], implementations, level="tiny", dtype="float32", device=device, batch_size=None,
+        folder=folder, seed=7, command="isoform bench", on_event=events.append,
+    )  # fmt: skip
+    assert events[0] == {"event": "plan", "total": len(events) - 1}
+    return path
+
+
+@pytest.mark.needs("torch")
+def test_a_real_bench(monkeypatch, tmp_path):
+    path = measured(monkeypatch, tmp_path, ["numpy", "torch"])
+    run, *rows = journal.read(path).rows
+    assert run["row"] == "run" and run["seed"] == 7 and run["note"] == "no ranking" and run["affinity"] == cpus()
+    started = [(row["pass"], row["block"], row["cell"]) for row in rows if row["row"] == "start"]
+    finished = [row for row in rows if row["row"] == "finish"]
+    assert started == [(row["pass"], row["block"], row["cell"]) for row in finished if row["pass"] == "time"] + started[-2:]
+    assert [row["when"] for row in rows if row["row"] == "state"] == ["before", "after"] * 2
+    timed = [row for row in finished if row["pass"] == "time"]
+    assert len(timed) == 2 * 2 * 3 and {row["state"] for row in finished} == {"ok"}
+    first, second = ([row["cell"] for row in timed if row["block"] == block] for block in (0, 1))
+    assert first != second and sorted(map(table.key, first)) == sorted(map(table.key, second))
+    for row in timed:
+        assert len(row["rounds_s"]) == 4 and min(row["rounds_s"]) > 0 and row["certificate"] and 0 < row["margin"] < 1
+        assert row["affinity"] == cpus() and row["threads"] == run["threads"] == len(cpus())
+        assert row["compiles"] == (None if row["cell"]["implementation"] == "numpy" else 0)
+        assert all((row[name] is None) == (row["block"] == 1) for name in ("import_s", "build_s", "first_call_s"))
+    summary = table.summary(path)
+    assert list(summary.operation) == ["train", "train", "encode", "encode", "decode", "decode"]
+    assert (summary.blocks == 2).all() and (summary.rounds == 8).all()
+    assert (summary.step_low_s < summary.step_s).all() and (summary.step_s < summary.step_high_s).all()
+    assert np.allclose(summary.samples_per_s * summary.step_s, summary.batch_size)
+    train, encode = summary[summary.operation == "train"], summary[summary.operation == "encode"]
+    assert (train.host_peak > 0).all() and encode.host_peak.isna().all()
+    assert set(train.memory_reasons.iloc[0]) == {"alloc_peak", "device_reserved_peak", "device_used_peak", "planned_peak"}
+    assert "train and fit only" in encode.memory_reasons.iloc[0]["host_peak"]
+    assert schedule.exit_code(path) == OK
+
+
+FAULTS = """
+import os, signal, time
+from impls.numpy import backend
+
+
+def build_with(fault):
+    def build(spec, **how):
+        made = backend.build(spec, **how)
+        fault(made)
+        return made
+
+    return build
+
+
+def off(made):
+    real = made.gradients
+    made.gradients = lambda batch: {name: 1.001 * value for name, value in real(batch).items()}
+
+
+def skewed(made):  # only where it is timed
+    made.timed_decode = lambda batch: lambda: {"x_hat": 1.001 * made.decode(batch["z"])}
+
+
+def idle(made):  # in long rounds, now and then
+    real = made.run
+
+    def run():
+        left_out = made.steps > 3
+        made.steps -= left_out
+        real()
+        made.steps += left_out
+
+    made.run = run
+
+
+def second_time(operation, act):
+    def fault(made):
+        real, calls = getattr(made, f"timed_{operation}"), []
+
+        def timed(batch):
+            calls.append(batch)
+            return real(batch) if len(calls) == 1 else act
+
+        setattr(made, f"timed_{operation}", timed)
+
+    return fault
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stillborn(made):
+    made.timed_decode = lambda batch: kill
+
+
+mortal = second_time("encode", kill)
+stuck = second_time("encode", lambda: time.sleep(600))
+"""
+MODULE = """
+import faulty_isoforms
+from impls.numpy.backend import devices
+
+build = faulty_isoforms.build_with(faulty_isoforms.{name})
+"""
+NAMES = ("off", "skewed", "idle", "mortal", "stillborn", "stuck")
+BENCH = """
+import sys
+from pathlib import Path
+import impls, specs
+from harness.bench import schedule
+schedule.LEVELS["tiny"] = schedule.Level(blocks=2, rounds=4, cold_blocks=1)
+names = ["numpy", "off", "skewed", "idle", "mortal", "stillborn", "absent"]
+spec = specs.load("vae").replace(data=DATA)
+path = schedule.bench([spec], [impls.load(name) for name in names], level="tiny", dtype="float32", device="cpu",
+                      batch_size=32, folder=Path(FOLDER), seed=1)
+print(schedule.exit_code(path))
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder with a package of faulty implementations installed in it, as pip would leave it."""
+    folder = tmp_path_factory.mktemp("site")
+    package, info = folder / "faulty_isoforms", folder / "faulty_isoforms-1.0.dist-info"
+    package.mkdir()
+    info.mkdir()
+    (package / "__init__.py").write_text(FAULTS)
+    for name in NAMES:
+        (package / f"{name}_backend.py").write_text(MODULE.format(name=name))
+    points = [f"{name} = faulty_isoforms.{name}_backend" for name in NAMES]
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty-isoforms\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("\n".join(["[isoform.implementations]", *points, "absent = no_such_package.backend"]))
+    return folder
+
+
+def test_faults_are_rows_and_a_mismatch_shows_no_number(python, site, tmp_path):
+    assert python(BENCH.replace("FOLDER", repr(str(tmp_path))).replace("DATA", repr(DATA)), site) == str(FAILED)
+    path = tmp_path / "journal.jsonl"
+    rows = {}
+    for row in journal.read(path).rows:
+        if row["row"] == "finish":
+            rows.setdefault((row["cell"]["implementation"], row["cell"]["operation"], row["pass"]), []).append(row)
+    states = {key: [row["state"] for row in found] for key, found in rows.items()}
+
+    def of(name):
+        return {
+            operation: found for (implementation, operation, which), found in states.items() if (implementation, which) == (name, "time")
+        }
+
+    ok, killed, mismatch = ["ok", "ok"], ["crash:SIGKILL", "crash:SIGKILL"], ["mismatch"]
+    assert of("numpy") == {"train": ok, "encode": ok, "decode": ok} and states["numpy", "train", "memory"] == ["ok"]
+    assert of("off") == {"train": mismatch, "encode": mismatch, "decode": mismatch}
+    assert of("skewed") == {"train": ok, "encode": ok, "decode": mismatch}
+    assert of("idle")["train"] == mismatch
+    assert of("mortal") == {"train": ok, "encode": killed, "decode": ok}
+    assert of("stillborn") == {"train": ok, "encode": ok, "decode": killed}
+    assert of("absent") == {operation: ["not-installed"] for operation in ("train", "encode", "decode")}
+    assert "pip install no_such_package" in rows["absent", "train", "time"][0]["reason"]
+    assert "gradient" in rows["off", "train", "time"][0]["reason"]
+    assert "decode x_hat is off by 0.001" in rows["skewed", "decode", "time"][0]["reason"]
+    assert "steps less than were timed" in rows["idle", "train", "time"][0]["reason"]
+    for found in rows.values():
+        for row in found:
+            assert row["state"] == "ok" or not {"host_peak", *TIMES} & set(row)
+    numbers = ["step_s", "samples_per_s", "import_s", "first_call_s", "host_peak"]
+    summary, long = table.summary(path), table.long(path)
+    for name in ("off", "skewed", "idle"):
+        lines = summary[summary.implementation == name]
+        assert len(lines) == 3 and set(lines.state) == {"mismatch"} and lines[numbers].isna().all(axis=None) and lines.reason.notna().all()
+    assert set(long.implementation) == {"numpy", "mortal", "stillborn"}
+
+
+STUCK = """
+import impls, specs
+from harness.bench.cells import cells
+from harness.bench.station import Station
+spec, stuck = specs.load("vae").replace(data=DATA), impls.load("stuck")
+station = Station(stuck, spec, [entry.cell for entry in cells([spec], [stuck], batch_size=8)], {}, seed=0, silence_s=200)
+assert not station.open() and not station.prepare()
+station.silence_s = 1
+outcome = station.time(station.cells[1], 2)
+print(outcome.state, station.worker, [cell.operation for cell in station.cells])
+"""
+
+
+def test_a_hang_costs_its_cell(python, site):
+    assert python(STUCK.replace("DATA", repr(DATA)), site) == "timeout None ['train', 'decode']"
+
+
+def test_an_absent_device_is_a_row(monkeypatch, tmp_path):
+    path = measured(monkeypatch, tmp_path, ["numpy"], device="cuda")
+    finished = [row for row in journal.read(path).rows if row["row"] == "finish"]
+    assert {row["state"] for row in finished} == {"unsupported"} and len(finished) == 3
+    assert "numpy sees no device 'cuda'" in finished[0]["reason"] and schedule.exit_code(path) == NOTHING_RAN
+
+
+def test_nothing_is_timed_before_its_certificate():
+    spec = specs.load("vae")
+    with Worker(impls.load("numpy")) as worker:
+        cell = cells([spec], [impls.load("numpy")])[0].cell.row()
+        request = {"phase": "time", "spec": spec.model_dump_json(), "cell": cell, "seed": 0, "rounds": 2, "affinity": cpus()}
+        [answer] = worker.request("measure", **request)
+    assert answer["event"] == "error"
+
+
+# The clock and the peak.
+
+
+def test_doubling_the_work_doubles_the_time():
+    model = impls.load("numpy").build(specs.load("vae"), dtype="float32")
+    batch = {"x": np.random.default_rng(0).random((128, 64))}
+    seconds = {20: [], 40: []}
+    for _ in range(15):
+        for steps, found in seconds.items():
+            model.prepare(batch, steps)
+            found += rounds.timed(model, 2)
+    assert 1.6 < min(seconds[40]) / min(seconds[20]) < 2.5
+
+
+class Clockwork:
+    """A model whose step takes `step_s` and whose first `slow` rounds take ten times that."""
+
+    def __init__(self, monkeypatch, step_s, slow=0, block_s=0.0):
+        self.now, self.step_s, self.slow, self.block_s, self.prepared = 0.0, step_s, slow, block_s, []
+        monkeypatch.setattr(rounds, "perf_counter", lambda: self.now)
+
+    def prepare(self, batch, steps, operation, seed):
+        self.prepared.append(steps)
+
+    def run(self):
+        self.now += self.prepared[-1] * self.step_s * (10 if self.slow > 0 else 1)
+        self.slow -= 1
+
+    def block(self):
+        self.now += self.block_s
+
+
+@pytest.mark.parametrize(
+    ("step_s", "block_s", "device", "enough"),
+    [(1e-4, 1e-9, "cpu", 0.01), (0.5, 0, "cpu", 0.5), (1e-5, 0, "cuda", 1e-3), (1e-3, 1e-3, "cpu", 0.1)],
+)
+def test_a_round_is_long_enough_for_the_clock(monkeypatch, step_s, block_s, device, enough):
+    settled = rounds.settle(model := Clockwork(monkeypatch, step_s, block_s=block_s), "train", {}, 0, device)
+    assert enough <= settled.steps * step_s + block_s <= 2 * enough and settled.steps == model.prepared[-1]
+    assert settled.wait_s <= 0.01 * rounds.timed(model, 1)[0] or settled.steps == 1
+
+
+def test_rounds_that_get_faster_are_warm_up(monkeypatch):
+    settled = rounds.settle(model := Clockwork(monkeypatch, 0.02, slow=7), "train", {}, 0, "cpu")
+    assert settled == rounds.Settled(1, 0.0, 12, False) and model.slow < 0
+
+
+def test_rounds_that_get_slower_are_not_endless(monkeypatch):
+    model = Clockwork(monkeypatch, 1e-3)
+    monkeypatch.setattr(
+        model, "prepare", lambda batch, steps, operation, seed: (model.prepared.append(steps), setattr(model, "step_s", 1e-3 * steps))
+    )
+    with pytest.raises(RuntimeError, match="no number of steps"):
+        monkeypatch.setattr(rounds, "TRIES", 1)
+        rounds.settle(model, "train", {}, 0, "cpu")
+
+
+PEAK = """
+import numpy as np
+from harness.bench.memory import host_peak
+np.ones(1 << 25)  # taken and given back before: it must not count
+print(*[host_peak(lambda size=size: np.ones(size << 17))[0] - (size << 20) for size in (64, 128, 0)])
+"""
+
+
+def test_a_known_allocation_is_read_back(python):
+    assert all(abs(int(error)) < 2 << 20 for error in python(PEAK).split())
+
+
+def test_a_peak_that_cannot_be_told_says_why(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "CLEAR", tmp_path / "absent" / "clear_refs")
+    done = []
+    value, reason = memory.host_peak(lambda: done.append(1))
+    assert value is None and "clear_refs" in reason and done == [1]
+
+
+def test_memory_in_use_on_a_device(monkeypatch):
+    used = {0: 5, 1: 7}
+    fake = types.SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetHandleByIndex=lambda k: k,
+        nvmlDeviceGetMemoryInfo=lambda handle: types.SimpleNamespace(used=used[handle]),
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    assert memory.device_used("cuda") == (12, None)
+    assert memory.device_used("cpu") == (None, "no device: runs on the CPU")
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert "pip install nvidia-ml-py" in memory.device_used("cuda")[1]
+
+
+COMPILES = {
+    "jax": "import jax; f = jax.jit(lambda x: x + 1); one, two = jax.numpy.zeros(1), jax.numpy.zeros(2)",
+    "torch": "import torch; f = torch.compile(lambda x: x + 1, backend='eager', dynamic=False); one, two = torch.zeros(1), torch.zeros(2)",
+    "tensorflow": "import tensorflow as tf; f = tf.function(lambda x: x + 1); one, two = tf.zeros(1), tf.zeros(2)",
+}
+
+
+@pytest.mark.parametrize("framework", [pytest.param(name, marks=pytest.mark.needs(name)) for name in COMPILES])
+def test_compilations_are_counted(python, framework):
+    counts = "[counts.append(compiles.count()) for x in (one, one, two, two) if f(x) is not None]"
+    code = f"from harness.bench import compiles; {COMPILES[framework]}; counts = [compiles.count()]; {counts}; print(*counts)"
+    before, *after = map(int, python(code).split())
+    assert [count - before for count in after] == [1, 1, 2, 2]
+
+
+def test_without_a_compiler_there_is_no_count(python):
+    assert python("import numpy; from harness.bench import compiles; print(compiles.count())") == "None"
+
+
+def test_batches_are_rows_of_the_training_data_over_again():
+    from harness import data
+
+    spec = specs.load("vae")
+    x = data.load(spec).train
+    cell = Cell("vae", spec.hash, "numpy", "train", "cpu", "float32", "highest", 2000).row()
+    batch = measure.batch_of(spec, cell)
+    assert batch["x"].shape == (2000, 64) and (batch["x"][:1437] == x).all() and (batch["x"][1437:] == x[:563]).all()
+    z = measure.batch_of(spec, {**cell, "operation": "decode"})["z"]
+    assert z.shape == (2000, spec.d_z) and abs(z.std() - 1) < 0.05 and abs(z.mean()) < 0.05
