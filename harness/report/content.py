@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
 from harness.verify.table import footnotes, matrix
@@ -15,6 +15,19 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MEMORY = ("host_peak", "alloc_peak", "device_reserved_peak", "device_used_peak", "planned_peak")
+START = ("import_s", "build_s", "first_call_s")
+STEP = ("step_s", "step_low_s", "step_high_s")
+RATE = ("samples_per_s", "samples_low", "samples_high")
+SPREAD = ("within_sd", "between_sd")
+MEASURED = (*STEP, *RATE, *START, *SPREAD, *MEMORY)
+LEFT_OUT = {"n-a": "not applicable", "not-installed": "not installed", "unsupported": "unsupported here"}
+
+# what a report reads of each part of verify.json
+FILE = ("made", "command", "level", "machine", "seconds", "rows", "certificates")
+ROW = ("spec", "implementation", "dtype", "device", "precision", "state", "reason", "margin", "worst", "comparisons", "certificate")
+OF_CERTIFICATE = ("spec", "spec_hash", "implementation", "dtype", "device", "precision")
+CERTIFICATE = ("id", *OF_CERTIFICATE, "passed", "checks")
+CHECK = ("number", "name", "state", "reason", "comparisons", "error", "gate", "margin", "what")
 
 
 @dataclass
@@ -23,7 +36,7 @@ class Content:
     runs: list[dict]  # "run" rows of the journal: machine, versions, command, level
     equivalence: pd.DataFrame  # one row a spec, implementation and dtype
     checks: pd.DataFrame  # one row a check of a certificate
-    cells: pd.DataFrame  # one row a measured cell; no times where the pair failed a check
+    cells: pd.DataFrame  # one row a measured cell; no measured value without a certificate
     long: pd.DataFrame  # one row a measured value
 
     @property
@@ -33,47 +46,74 @@ class Content:
     def matrix(self, dtype: str) -> tuple[list[str], list[list[str]]]:
         return matrix(self.verify["rows"], dtype)
 
+    def certificates(self, dtype: str) -> list[list[str]]:
+        """Lines that stand below the header of `matrix`: the first eight characters of each certificate's id."""
+        header, _ = self.matrix(dtype)
+        ids = {(row["spec"], row["implementation"]): row["certificate"] for row in self.verify["rows"] if row["dtype"] == dtype}
+        specs = dict.fromkeys(row["spec"] for row in self.verify["rows"])
+        return [[spec, *(f"`{one[:8]}`" if (one := ids.get((spec, name))) else "" for name in header[1:])] for spec in specs]
+
     @property
     def footnotes(self) -> list[str]:
         return footnotes(self.verify["rows"])
 
 
 def load(folder: Path) -> Content:
-    """Raises UserError where verify.json is missing, cut off or of another schema."""
+    """Raises UserError where verify.json is missing, cut off, incomplete or of another schema, or the journal is damaged."""
     import pandas as pd
 
     verify = read_verify(folder / "verify.json")
-    equivalence = pd.DataFrame([{**row, **_worst(row)} for row in verify["rows"]]).drop(columns=["worst", "failures"])
+    equivalence = pd.DataFrame([{**{key: row[key] for key in ROW if key != "worst"}, **_worst(row)} for row in verify["rows"]])
     checks = pd.DataFrame(
-        [
-            {"certificate": one["id"], **{k: one[k] for k in ("spec", "implementation", "dtype", "device", "precision")}, **check}
-            for one in verify["certificates"]
-            for check in one["checks"]
-        ]
+        [_check(one, check) for one in verify["certificates"] for check in one["checks"]], columns=["certificate", *OF_CERTIFICATE, *CHECK]
     )
-    runs, cells, long = _bench(folder / "journal.jsonl")
-    return Content(verify, runs, equivalence, checks, *_only_certified(verify["rows"], cells, long))
+    runs, cells, values = _bench(folder / "journal.jsonl")
+    return Content(verify, runs, equivalence, checks, *only_certified(verify, cells, values))
 
 
 def read_verify(path: Path) -> dict:
-    again = f"isoform verify --out {path.parent}"
+    again = f"make it anew: isoform verify --out {path.parent}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} is not there: a report shows no number without a certificate\n  make it: {again}") from None
+        raise UserError(f"{path} is not there: a report shows no number without a certificate\n  {again}") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+        raise UserError(f"cannot read {path}: {error.strerror or error}\n  {again}") from None
     except ValueError as error:
-        raise UserError(f"{path} is not whole: {error}\n  likely:  it was cut off while it was copied\n  make it anew: {again}") from None
+        raise UserError(f"{path} is not whole: {error}\n  likely:  it was cut off while it was copied\n  {again}") from None
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else None
-        raise UserError(f"{path} has schema {found}, this version reads {SCHEMA}\n  make it anew: {again}")
+        raise UserError(f"{path} has schema {found}, this version reads {SCHEMA}\n  {again}")
+    if problem := _incomplete(content):
+        raise UserError(f"{path} is not whole: {problem}\n  likely:  it was edited, or written by another version\n  {again}")
     return content
+
+
+def _incomplete(content: dict) -> str | None:
+    if missing := [key for key in FILE if key not in content]:
+        return f"missing {', '.join(missing)}"
+    if not content["rows"]:
+        return "it has no rows"
+    checks = [check for one in content["certificates"] for check in one.get("checks", [])]
+    parts = {"row": (content["rows"], ROW), "certificate": (content["certificates"], CERTIFICATE), "check": (checks, CHECK)}
+    for what, (some, keys) in parts.items():
+        for number, part in enumerate(some, 1):
+            if missing := [key for key in keys if key not in part]:
+                return f"{what} {number} is missing {', '.join(missing)}"
+    for number, row in enumerate(content["rows"], 1):
+        if row["state"] == "pass" and (row["margin"] is None or row["certificate"] is None):
+            return f"row {number} is a pass without a margin or a certificate"
+    return None
 
 
 def _worst(row: dict) -> dict:
     worst = row["worst"] or {}
     return {f"worst_{key}": worst.get(key) for key in ("check", "what", "error", "gate")}
+
+
+def _check(certificate: dict, check: dict) -> dict:
+    # without the seconds that a check took: they would be a speed, of an implementation that may be wrong
+    return {"certificate": certificate["id"], **{key: certificate[key] for key in OF_CERTIFICATE}, **{key: check[key] for key in CHECK}}
 
 
 def _bench(journal: Path) -> tuple[list[dict], pd.DataFrame, pd.DataFrame]:
@@ -88,66 +128,52 @@ def _bench(journal: Path) -> tuple[list[dict], pd.DataFrame, pd.DataFrame]:
     return runs, summary(journal), long(journal)
 
 
-def _only_certified(rows: list[dict], cells: pd.DataFrame, long: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Take every measured value away from a pair that failed, in verify or when its certificate was renewed."""
+def only_certified(verify: dict, cells: pd.DataFrame, values: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`cells` and `values` without any measured value of a pair that verify failed or never saw, or whose renewal failed.
+
+    Whatever one dtype of a pair does wrong, no dtype of it has a speed. A certificate counts for the spec's hash it was made for.
+    """
+    from harness.bench.cells import CELL_FIELDS
+
     if cells.empty:
-        return cells, long
-    failed = {
-        (row["spec"], row["implementation"]): row for row in rows if row["state"] not in ("pass", "n-a", "not-installed", "unsupported")
-    }
-    cells, keep = cells.copy(), []
+        return cells, values
+    judge, good = Judge(verify), set()
+    cells = cells.astype({"reason": object, "certificate": object})
     for index, cell in cells.iterrows():
-        row = failed.get((cell["spec"], cell["implementation"]))
-        if row is not None:
-            cells.loc[index, ["state", "reason"]] = [row["state"], f"verify: {row['reason']}"]
-        if cells.loc[index, "state"] != "ok" or not cell["certificate"]:
-            numbers = [name for name in MEASURED if name in cells.columns]
-            cells.loc[index, numbers] = float("nan")
-            keep.append((cell["spec"], cell["implementation"], cell["operation"]))
-    bad = set(keep)
-    good = [key not in bad for key in zip(long["spec"], long["implementation"], long["operation"], strict=True)]
-    return cells, long[good]
+        state, reason = judge(cell)
+        if state == "ok":
+            good.add(tuple(cell[name] for name in CELL_FIELDS))
+            continue
+        cells.loc[index, ["state", "reason", "certificate", "margin"]] = [state, reason, None, float("nan")]
+        cells.loc[index, list(MEASURED)] = float("nan")
+        cells.loc[index, ["blocks", "rounds"]] = 0
+        cells.at[index, "memory_reasons"] = dict.fromkeys(MEMORY, f"not measured: {state}")
+    keep = [tuple(one) in good for one in values[list(CELL_FIELDS)].itertuples(index=False)]
+    return cells, values[keep]
 
 
-MEASURED = (
-    "step_s", "step_low_s", "step_high_s", "samples_per_s", "samples_low", "samples_high", "import_s", "build_s", "first_call_s",
-    "within_sd", "between_sd", *MEMORY,
-)  # fmt: skip
+class Judge:
+    """Says of a cell with which state and reason it may be shown; only "ok" may have numbers."""
+
+    def __init__(self, verify: dict):
+        passes = {row["certificate"] for row in verify["rows"] if row["state"] == "pass"}
+        self.failed = {_pair(row): row for row in verify["rows"] if row["state"] not in ("pass", *LEFT_OUT)}
+        self.passed = {(*_pair(one), one["spec_hash"]) for one in verify["certificates"] if one["passed"] and one["id"] in passes}
+
+    def __call__(self, cell: Any) -> tuple[str, str | None]:
+        reason = cell["reason"] if isinstance(cell["reason"], str) else None
+        if cell["state"] in LEFT_OUT:
+            return cell["state"], reason
+        if row := self.failed.get(_pair(cell)):
+            return row["state"], f"verify, {row['dtype']}: {row['reason']}"
+        if cell["state"] != "ok":
+            return cell["state"], reason
+        if (*_pair(cell), cell["spec_hash"]) not in self.passed:
+            return "no-certificate", "verify.json holds none for this implementation and this very spec: isoform verify --out THIS_FOLDER"
+        if not isinstance(cell["certificate"], str):
+            return "no-certificate", "it was not renewed in the process that was timed"
+        return "ok", reason
 
 
-def answer(content: Content) -> list[str]:
-    """The result in words, sentence by sentence."""
-    rows, sentences = content.verify["rows"], []
-    for dtype in content.dtypes:
-        mine = [row for row in rows if row["dtype"] == dtype]
-        passed = [row for row in mine if row["state"] == "pass"]
-        failed = [row for row in mine if row["state"] not in ("pass", "n-a", "not-installed", "unsupported")]
-        absent = len(mine) - len(passed) - len(failed)
-        specs, names = {row["spec"] for row in passed}, {row["implementation"] for row in passed}
-        sentence = f"In {dtype}, {len(passed)} pairs of {len(specs)} specs and {len(names)} implementations compute the same function"
-        sentence += _agreement(content, dtype)
-        if absent:
-            sentence += f" {absent} further pairs do not apply or are not installed; the reasons are below."
-        if failed:
-            sentence += f" **{len(failed)} pairs failed or crashed, and have no speed here.**"
-        sentences.append(sentence)
-    if content.runs and content.runs[-1].get("note"):
-        blocks = int(content.cells["blocks"].max())
-        sentences.append(f"Speeds come from {blocks} blocks at level {content.runs[-1]['level']}: {content.runs[-1]['note']}.")
-    return sentences
-
-
-def _agreement(content: Content, dtype: str) -> str:
-    """How closely: the largest error of terms and gradients, or of losses in float32."""
-    if content.checks.empty:
-        return "."
-    number, what = (
-        (3, "gradients") if dtype == "float64" else (7, "200 steps of training" if content.verify["level"] == "report" else "training")
-    )
-    mine = content.checks[(content.checks["dtype"] == dtype) & (content.checks["number"] == number) & (content.checks["state"] == "pass")]
-    mine = mine[mine["implementation"] != "numpy"]
-    if mine.empty:
-        return "."
-    worst = mine.loc[mine["error"].idxmax()]
-    where = f"{worst['implementation']}, {worst['spec']}, gate {worst['gate']:.0e}"
-    return f"; the largest relative error of {what} is {worst['error']:.1e} ({where})."
+def _pair(row: Any) -> tuple[str, str, str]:
+    return row["spec"], row["implementation"], row["device"]

@@ -1,28 +1,34 @@
 """Write a report: everything into a folder beside, then moved into place, so that a failure leaves nothing half-written."""
 
-import contextlib
+from __future__ import annotations
+
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
-from harness.report.content import Content, answer, load
+from harness.report.answer import answer
+from harness.report.content import MEMORY, RATE, SPREAD, START, STEP, Content, load
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PARTS = ("tables", "figures", "report.md")
 
 
 def write(folder: Path) -> Path:
-    """Raises UserError: verify.json missing or broken, folder not writable or full."""
+    """Raises UserError: verify.json missing or broken, folder not writable or full. What was there before then stays."""
     content = load(folder)
     temporary = None
     try:
         temporary = Path(tempfile.mkdtemp(prefix=".report-", dir=folder))
         _fill(content, temporary)
-        for part in PARTS:
-            _replace(temporary / part, folder / part)
+        _into_place(temporary, folder)
     except OSError as error:
         raise UserError(
-            f"cannot write the report into {folder}: {error.strerror or error}\n  mend: make room, or copy the folder elsewhere"
+            f"cannot write the report into {folder}: {error.strerror or error}\n"
+            f"  mend: make room, or copy the folder to where you may write: isoform report THE_COPY"
         ) from None
     finally:
         if temporary:
@@ -30,69 +36,97 @@ def write(folder: Path) -> Path:
     return folder / "report.md"
 
 
-def _replace(new: Path, old: Path) -> None:
-    if old.is_dir():
-        shutil.rmtree(old)
-    new.replace(old)
+def _into_place(new: Path, folder: Path) -> None:
+    """All parts, or none: what was there before is kept aside until the last is in place."""
+    aside = new / "before"
+    aside.mkdir()
+    try:
+        for part in PARTS:
+            if (folder / part).exists():
+                (folder / part).rename(aside / part)
+            (new / part).rename(folder / part)
+    except OSError:
+        for part in PARTS:
+            if not (new / part).exists():
+                (folder / part).rename(new / part)
+            if (aside / part).exists():
+                (aside / part).rename(folder / part)
+        raise
 
 
 def _fill(content: Content, folder: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from harness.report.figures import draw
+    from harness.report.figures import save
 
     (folder / "tables").mkdir()
     (folder / "figures").mkdir()
     for name, table in tables(content).items():
         table.to_csv(folder / "tables" / f"{name}.csv", index=False)
-    figures = draw(content)
-    for name, figure in figures.items():
-        figure.savefig(folder / "figures" / f"{name}.png", dpi=130)
-        figure.savefig(folder / "figures" / f"{name}.svg", metadata={"Date": None})
-    (folder / "report.md").write_text(render(content, list(figures)), encoding="utf-8")
+    save(content, folder / "figures")
+    (folder / "report.md").write_text(render(content), encoding="utf-8")
 
 
-def tables(content: Content) -> dict:
-    """{name: DataFrame} of the CSV files."""
+def tables(content: Content) -> dict[str, pd.DataFrame]:
+    """{name: table} of the CSV files. Seconds, rows a second and bytes, unrounded; empty where there is no value."""
+    from harness.bench.cells import CELL_FIELDS
+
     made = {"equivalence": content.equivalence, "checks": content.checks}
-    if not content.cells.empty:
-        made |= {"cells": content.cells, "measurements": content.long}
-    return made
+    if content.cells.empty:
+        return made
+    head = [*CELL_FIELDS, "state", "reason", "certificate"]
+    reasons = ["; ".join(f"{name}: {why}" for name, why in one.items()) for one in content.cells["memory_reasons"]]
+    return made | {
+        "speed": content.cells[[*head, "margin", "blocks", "rounds", *RATE, *STEP, *SPREAD]],
+        "times": content.cells[[*head, *START, "step_s"]],
+        "memory": content.cells[[*head, *MEMORY]].assign(missing_because=reasons),
+        "measurements": content.long,
+    }
 
 
-def render(content: Content, figures: list[str]) -> str:
+def render(content: Content) -> str:
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"number": number, "seconds": seconds, "mib": mib, "cell": escape, "missing": missing, "interval": interval}
+    environment.filters |= {"number": number, "seconds": seconds, "mib": mib, "cell": escape, "words": words, "interval": interval}
     cells = content.cells.to_dict("records")
     return environment.get_template("report.md.j2").render(
         content=content,
         verify=content.verify,
         answer=answer(content),
-        cells=[cell for cell in cells if cell["state"] != "n-a"],
-        not_for=[cell for cell in cells if cell["state"] == "n-a"],
+        cells=cells,
+        reasons=cell_reasons(cells),
         runs=content.runs,
-        figures=figures,
-        failures=[message for row in content.verify["rows"] for message in row["failures"]],
-        reasons=_memory_reasons(cells),
+        failures=[message for row in content.verify["rows"] for message in row.get("failures", [])],
+        missing_memory=memory_reasons(cells),
     )
 
 
-def _memory_reasons(cells: list[dict]) -> dict[str, list[str]]:
-    """{column: reasons for its N/A, each once}."""
-    found: dict[str, dict[str, None]] = {}
+def cell_reasons(cells: list[dict]) -> list[str]:
+    """Each reason once, with the cells that it holds for."""
+    found: dict[tuple, dict[str, list[str]]] = {}
+    for cell in cells:
+        if not missing(cell["reason"]):
+            specs = found.setdefault((cell["implementation"], cell["state"], cell["reason"]), {})
+            specs.setdefault(cell["spec"], []).append(cell["operation"])
+    return [
+        f"{name}, {'; '.join(f'{spec} ' + ', '.join(done) for spec, done in specs.items())}: "
+        f"{'' if state == 'ok' else f'{state}: '}{reason}"
+        for (name, state, reason), specs in found.items()
+    ]
+
+
+def memory_reasons(cells: list[dict]) -> dict[str, list[str]]:
+    """{column: reasons for its N/A, each once, with the implementations that it holds for}."""
+    found: dict[str, dict[str, dict[str, None]]] = {}
     for cell in cells:
         if cell["state"] == "ok" and cell["operation"] in ("train", "fit"):
-            for column, reason in (cell["memory_reasons"] or {}).items():
-                found.setdefault(column, {})[f"{cell['implementation'].split('-')[0]}: {reason}"] = None
-    return {column: list(reasons) for column, reasons in found.items()}
+            for column, reason in cell["memory_reasons"].items():
+                found.setdefault(column, {}).setdefault(reason, {})[cell["implementation"]] = None
+    return {column: [f"{reason} ({', '.join(names)})" for reason, names in reasons.items()] for column, reasons in found.items()}
 
 
-def missing(value: float | None) -> bool:
+def missing(value: Any) -> bool:
     return value is None or value != value
 
 
@@ -100,9 +134,7 @@ def number(value: float) -> str:
     """Three significant figures, grouped: 12 300."""
     if missing(value):
         return "N/A"
-    with contextlib.suppress(ValueError):
-        return f"{float(f'{value:.3g}'):,.0f}".replace(",", " ") if value >= 100 else f"{value:.3g}"
-    return str(value)
+    return f"{float(f'{value:.3g}'):,.0f}".replace(",", " ") if value >= 100 else f"{value:.3g}"
 
 
 def seconds(value: float) -> str:
@@ -129,6 +161,13 @@ def interval(cell: dict) -> str:
 
 def mib(value: float) -> str:
     return "N/A" if missing(value) else f"{value / 2**20:.1f}"
+
+
+def words(value: object) -> str:
+    """A value of the machine's card; a list is read out."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
 
 
 def escape(text: object) -> str:

@@ -1,0 +1,151 @@
+"""A results folder made by hand, for the tests of the report: what verify and bench would have written."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from harness.bench.journal import Journal
+
+NAMES = ("numpy", "torch", "jax")
+HASH = "5" * 64
+STEPS = 7
+BATCH = 128
+SECONDS = {"numpy": 0.013579, "torch": 0.024681, "jax": 0.031357}  # of a round; nothing else in the files has these digits
+NOT_INSTALLED = "needs keras: python -m pip install 'isoform[keras]'"
+MACHINE = {"name": "test-2cpu", "cpu": "Test CPU", "cores": 2, "memory_bytes": 2**34, "os": "Linux", "python": "3.11", "gpu": []}
+
+
+def row(name: str, dtype: str = "float64", **changes: object) -> dict:
+    made = {
+        "spec": "vae",
+        "implementation": name,
+        "dtype": dtype,
+        "device": "cpu",
+        "precision": "highest",
+        "state": "pass",
+        "reason": None,
+        "margin": {"numpy": 0.0025, "torch": 0.125, "jax": 0.0375}.get(name),
+        "worst": {"check": 3, "what": "gradient mu.w", "error": 1e-14, "gate": 1e-12},
+        "comparisons": 40,
+        "certificate": f"{name}-{dtype}-certificate",
+        "failures": [],
+    }
+    return {**made, **changes}
+
+
+def failed(name: str, dtype: str = "float64", state: str = "fail", reason: str = "failed: 3 (gradients)") -> dict:
+    return row(name, dtype, state=state, reason=reason, margin=4500.0, certificate=None, failures=["check 3 failed: gradients"])
+
+
+def absent(name: str, state: str = "not-installed", reason: str = NOT_INSTALLED) -> dict:
+    return row(name, state=state, reason=reason, margin=None, worst=None, comparisons=0, certificate=None)
+
+
+def certificate(of: dict) -> dict:
+    errors = {"float64": (3, "gradients", {"numpy": 0.0, "torch": 3e-14, "jax": 2e-15}), "float32": (7, "trajectory", {"torch": 4e-6})}
+    number, name, error = errors[of["dtype"]]
+    check = {
+        "number": number,
+        "name": name,
+        "state": "pass",
+        "reason": None,
+        "comparisons": 40,
+        "error": error.get(of["implementation"], 1e-9),
+    }
+    keys = ("spec", "implementation", "device", "dtype", "precision")
+    return {
+        **{key: of[key] for key in keys},
+        "id": of["certificate"] or "none",
+        "spec_hash": HASH,
+        "passed": of["state"] == "pass",
+        "checks": [{**check, "gate": 1e-12, "margin": of["margin"], "what": "mu.w", "seconds": 123.456789}],
+    }
+
+
+def write_verify(folder: Path, rows: list[dict], **changes: object) -> None:
+    content = {
+        "schema": 1,
+        "made": "2026-01-02T03:04:05+00:00",
+        "command": "isoform run --level quick",
+        "level": "quick",
+        "machine": MACHINE,
+        "versions": {"numpy": "2.4.6"},
+        "seconds": 61.5,
+        "rows": rows,
+        "certificates": [certificate(one) for one in rows if one["comparisons"]],
+    }
+    (folder / "verify.json").write_text(json.dumps(content | changes))
+
+
+def cell(name: str) -> dict:
+    fixed = {"spec": "vae", "spec_hash": HASH, "operation": "train", "device": "cpu", "dtype": "float32", "precision": "highest"}
+    return {**fixed, "implementation": name, "batch_size": BATCH}
+
+
+def rounds(name: str, block: int) -> list[float]:
+    return [SECONDS[name] * (1 + 0.01 * block) * (1 + 0.02 * k) for k in (-1, 0, 1)]
+
+
+def write_journal(folder: Path, blocks: int = 3, mismatch: tuple[str, ...] = (), absent: tuple[str, ...] = ()) -> None:
+    with Journal(folder / "journal.jsonl") as journal:
+        common = {"made": "2026-01-02T03:05:00+00:00", "command": "isoform bench", "level": "quick", "seed": 11, "threads": 2}
+        journal.write("run", **common, machine=MACHINE, versions={}, affinity=[0, 1], note="no ranking")
+        for name in absent:
+            journal.write("finish", **{"pass": "time"}, cell=cell(name), block=0, state="not-installed", reason=NOT_INSTALLED)
+        for block in range(blocks):
+            for name in NAMES:
+                finish = {"pass": "time", "cell": cell(name), "block": block}
+                if name in mismatch:
+                    journal.write("finish", **finish, state="mismatch", reason="check 2: terms differ by 1e-3")
+                    continue
+                measured = {"import_s": 1.5 + SECONDS[name], "build_s": 0.5 + SECONDS[name], "first_call_s": 2.5 + SECONDS[name]}
+                counts = {"steps_per_round": STEPS, "wait_s": 1e-6, "compiles": 0, "margin": 0.0625, "certificate": f"renewed-{name}"}
+                journal.write("finish", **finish, state="ok", reason=None, rounds_s=rounds(name, block), **measured, **counts)
+        for name in [name for name in NAMES if name not in mismatch]:
+            peaks = {"host_peak": int(SECONDS[name] * 1e10), "alloc_peak": None, "device_reserved_peak": None, "device_used_peak": None}
+            reasons = {column: "no device: runs on the CPU" for column in (*list(peaks)[1:], "planned_peak")}
+            fields = {"pass": "memory", "cell": cell(name), "block": 0, "state": "ok", "reason": None, "reasons": reasons}
+            journal.write("finish", **fields, **peaks, planned_peak=None)
+
+
+@pytest.fixture(name="folder")
+def folder_fixture(tmp_path) -> Path:
+    """Three implementations that pass, one that is not installed; three blocks."""
+    write_verify(tmp_path, [*map(row, NAMES), absent("keras-jax")])
+    write_journal(tmp_path, absent=("keras-jax",))
+    return tmp_path
+
+
+@pytest.fixture(name="small_figures")
+def small_figures_fixture(monkeypatch):
+    """One small figure in place of all, for tests of something else."""
+
+    def one(content: object) -> dict[str, Figure]:
+        figure = Figure(figsize=(1, 1))
+        figure.text(0, 0, "nothing")
+        return {"throughput": figure}
+
+    monkeypatch.setattr("harness.report.figures.draw", one)
+
+
+def table(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(folder / "tables" / f"{name}.csv")
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    """{path: content} of everything in the folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def lines(folder: Path, start: str) -> list[list[str]]:
+    """Cells of the page's table lines that start so."""
+    text = (folder / "report.md").read_text()
+    return [[part.strip() for part in line.strip("|").split("|")] for line in text.splitlines() if line.startswith(start)]
+
+
+def plant(folder: Path, *wrong: dict) -> None:
+    taken = {(one["implementation"], one["dtype"]) for one in wrong}
+    write_verify(folder, [row(name) for name in NAMES if (name, "float64") not in taken] + list(wrong))
