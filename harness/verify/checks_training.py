@@ -11,7 +11,6 @@ from harness.verify.context import Context
 from impls import Model
 from impls.surface import Arrays, operations
 from specs import parameters
-from specs.noise import batches
 
 Trained = tuple[np.ndarray, Arrays, dict]  # losses, parameters, optimizer state
 TAPE = {"quick": 100, "ci": 300, "report": 1000}
@@ -29,24 +28,33 @@ FEW = 12  # steps where equality does not need many
 )
 def check_optimizer(c: Context) -> None:
     gate = c.gates.optimizer if c.dtype == "float64" else c.gates.optimizer_float32
-    model, start = c.fresh(), parameters.initial(c.spec, c.dtype)
-    truth = oracle.Adam(c.spec, start)
-    for gradients in oracle.tape(c.spec, start, TAPE[c.level], c.dtype):
+    model, steps = c.fresh(), TAPE[c.level]
+    for gradients in oracle.tape(c.spec, parameters.initial(c.spec), steps, c.dtype):
         model.apply_gradients(gradients)
-        truth.step(gradients)
+    truth = c.once(f"tape {steps}", lambda: adam_on_tape(c, steps))
     state = model.optimizer_state()
-    c.record.same("step count", state["step"], TAPE[c.level])
+    c.record.same("step count", state["step"], steps)
     c.record.closes("parameter", model.parameters(), truth.p, gate)
     c.record.closes("first moment", state["m"], truth.m, gate)
     c.record.closes("second moment", state["v"], truth.v, gate)
 
 
+def adam_on_tape(c: Context, steps: int) -> oracle.Adam:
+    truth = oracle.Adam(c.spec, parameters.initial(c.spec, c.dtype))
+    for gradients in oracle.tape(c.spec, truth.p, steps, c.dtype):
+        truth.step(gradients)
+    return truth
+
+
 def reference_trajectory(c: Context, steps: int) -> Trained:
     """(losses, parameters, optimizer state) of the NumPy reference in float64, on the batches that c.dtype sees."""
-    model = c.reference()
-    model.set_parameters(parameters.initial(c.spec, c.dtype))
-    losses = model.train(batches(c.spec, c.data.train, steps, c.dtype, c.rows))
-    return losses, model.parameters(), model.optimizer_state()
+
+    def make() -> Trained:
+        model = c.reference()
+        model.set_parameters(parameters.initial(c.spec, c.dtype))
+        return trained_on(model, c.batches(steps))
+
+    return c.once(f"trajectory {steps}", make)
 
 
 def oracle_trajectory(c: Context, steps: int) -> Trained:
@@ -102,7 +110,7 @@ def check_float32(c: Context) -> None:
     reference.set_parameters(start)
     c.record.closes("step-1 gradient", model.gradients(first), reference.gradients(first), c.gates.gradients_float32)
     losses, _, _ = reference_trajectory(c, steps)
-    known, end, mask = determined(c, steps)
+    known, end, mask = c.once(f"determined {steps}", lambda: determined(c, steps))
     c.record.same(f"float32 determines {known} steps, at least {LEAST_STEPS}", known >= min(LEAST_STEPS, steps), True)
     given = list(c.batches(steps))
     got = model.train(given[:known])
@@ -181,25 +189,29 @@ def _others(c: Context) -> tuple[str, ...]:
     return c.implementation.agrees_with if c.spec.trains else ()
 
 
+ALIKE = 4  # steps in which variants are compared; each that is an implementation has a long trajectory of its own in check 6
+
+
 @check(
     11,
     "variants of the framework agree",
     dtypes=BOTH,
     levels=("ci", "report"),
-    count=lambda c: len(_others(c)) * (FEW + 3 * (1 + n_tensors(c.spec))),
+    count=lambda c: len(_others(c)) * (ALIKE + (3 if c.dtype == "float64" else 1) * (1 + n_tensors(c.spec))),
     reason=lambda c: trained(c) or (None if _others(c) else "this implementation has one variant only"),
     cause="a compiler that reorders or drops work, donation of a buffer still in use, a fused optimizer with another formula",
 )
 def check_variants(c: Context) -> None:
     gate = c.gates.variants if c.dtype == "float64" else c.gates.variants_float32
-    losses, end, state = trained_on(c.fresh(), c.batches(FEW))
+    losses, end, state = trained_on(c.fresh(), c.batches(ALIKE))
     for variant in _others(c):
-        other_losses, other_end, other_state = trained_on(c.fresh(variant=variant), c.batches(FEW))
-        for step in range(FEW):
+        other_losses, other_end, other_state = trained_on(c.fresh(variant=variant), c.batches(ALIKE))
+        for step in range(ALIKE):
             c.record.close(f"{variant}: loss of step {step + 1}", losses[step : step + 1], other_losses[step : step + 1], gate)
         c.record.closes(f"{variant}: parameter", end, other_end, gate)
-        c.record.closes(f"{variant}: first moment", state["m"], other_state["m"], gate)
-        c.record.closes(f"{variant}: second moment", state["v"], other_state["v"], gate)
+        if c.dtype == "float64":  # in float32 a relu near its tie falls on either side, and the moments keep that row's gradient
+            c.record.closes(f"{variant}: first moment", state["m"], other_state["m"], gate)
+            c.record.closes(f"{variant}: second moment", state["v"], other_state["v"], gate)
 
 
 def trained_on(model: Model, given: Iterable[Arrays]) -> Trained:

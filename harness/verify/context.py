@@ -1,6 +1,13 @@
 """What a check is given: the implementation under test, the spec, the data, the reference, and a place for its comparisons."""
 
+import hashlib
+import os
+import pickle
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +19,7 @@ from specs import Spec
 from specs.noise import batch, batches
 from specs.parameters import initial
 
+T = TypeVar("T")
 STEPS = {"quick": 60, "ci": 200, "report": 1000}  # of a float64 trajectory and of an optimizer tape
 
 
@@ -24,6 +32,7 @@ class Context:
     precision: str = "highest"
     level: str = "ci"
     record: Comparisons = field(default_factory=Comparisons)
+    shelf: Path | None = None  # a folder that the workers of one run share
 
     def __post_init__(self) -> None:
         self.data = data.load(self.spec)
@@ -72,6 +81,21 @@ class Context:
     def reference(self, spec: Spec | None = None) -> Model:
         """The NumPy reference, in float64."""
         return impls.load("numpy").build(spec or self.spec, dtype="float64")
+
+    def once(self, what: str, make: Callable[[], T]) -> T:
+        """make(): something that depends on the spec and dtype alone, and that the first worker of a run to need it leaves
+        on the shelf for the others. `what` names it and all else that it depends on."""
+        if self.shelf is None:
+            return make()
+        path = self.shelf / hashlib.sha256(f"{self.spec.hash} {self.dtype} {what}".encode()).hexdigest()
+        if path.exists():
+            return pickle.loads(path.read_bytes())
+        found = make()
+        descriptor, name = tempfile.mkstemp(dir=self.shelf)
+        with os.fdopen(descriptor, "wb") as file:
+            pickle.dump(found, file)
+        os.replace(name, path)  # whole or not at all: another worker may be looking
+        return found
 
     def batch(self, n: int | None = None, step: int = 0) -> dict[str, np.ndarray]:
         """The first rows of the training data (tiled where n is larger), with the noise of `step`."""

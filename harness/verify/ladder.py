@@ -4,6 +4,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 
 from harness.verify import checks_function, checks_training, checks_truth, relations  # noqa: F401 - they register their checks
 from harness.verify.certificate import Result, certificate, judge
@@ -23,6 +24,7 @@ def handle(implementation: Implementation, request: dict, emit: Callable[..., No
     """Events: "begin" before and "check" after each check, then "certificate"."""
     spec = Spec.model_validate_json(request["spec"])
     context = Context(implementation, spec, request["dtype"], request["device"], request["precision"], request["level"])
+    context.shelf = Path(request["shelf"]) if request.get("shelf") else None
     facts = context.build().facts()  # a missing framework or device is found here, before any check
     results = []
     for check in due(request["level"], request["dtype"]):

@@ -1,6 +1,7 @@
 """The parent's side of verify: workers side by side, their events, the table and the file of certificates."""
 
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -78,11 +79,11 @@ def verify(pairs: list[Pair], level: str, on_event: Event = lambda event: None, 
             by_implementation.setdefault(pair.implementation.name, []).append(pair)
     free, lock = cpus(), threading.Lock()
 
-    def drive(mine: list[Pair]) -> None:
+    def drive(mine: list[Pair], shelf: str) -> None:
         with lock:
             cpu = free.pop()
         try:
-            _drive(mine, level, cpu, on_event, silence_s)
+            _drive(mine, level, cpu, on_event, silence_s, shelf)
         finally:
             with lock:
                 free.append(cpu)
@@ -91,17 +92,17 @@ def verify(pairs: list[Pair], level: str, on_event: Event = lambda event: None, 
     slow = ("compile", "scan", "step", "jax")
     order = sorted(by_implementation.values(), key=lambda mine: mine[0].implementation.variant not in slow)
     order.sort(key=lambda mine: mine[0].implementation.variant != "compile")
-    with ThreadPoolExecutor(max_workers=len(cpus())) as pool:
-        for done in [pool.submit(drive, mine) for mine in order]:
+    with tempfile.TemporaryDirectory() as shelf, ThreadPoolExecutor(max_workers=len(cpus())) as pool:
+        for done in [pool.submit(drive, mine, shelf) for mine in order]:
             done.result()
 
 
-def _drive(mine: list[Pair], level: str, cpu: int, on_event: Event, silence_s: float) -> None:
+def _drive(mine: list[Pair], level: str, cpu: int, on_event: Event, silence_s: float, shelf: str) -> None:
     worker = None
     for pair in mine:
         try:
             worker = worker or Worker(pair.implementation, use_cpus=[cpu])
-            _one(worker, pair, level, on_event, silence_s)
+            _one(worker, pair, level, on_event, silence_s, shelf)
         except WorkerDied as death:
             last = pair.checks[-1]["number"] if pair.checks else 0
             pair.state = death.state
@@ -116,8 +117,8 @@ def _drive(mine: list[Pair], level: str, cpu: int, on_event: Event, silence_s: f
         worker.close()
 
 
-def _one(worker: Worker, pair: Pair, level: str, on_event: Event, silence_s: float) -> None:
-    request = {"spec": pair.spec.model_dump_json(), "dtype": pair.dtype, "device": pair.device, "precision": pair.precision}
+def _one(worker: Worker, pair: Pair, level: str, on_event: Event, silence_s: float, shelf: str) -> None:
+    request = {"spec": pair.spec.model_dump_json(), "dtype": pair.dtype, "device": pair.device, "precision": pair.precision, "shelf": shelf}
     for event in worker.request("verify", silence_s=silence_s, level=level, **request):
         if event["event"] == "check":
             pair.checks.append({key: value for key, value in event.items() if key != "event"})

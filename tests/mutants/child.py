@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 # cheap checks that see most come first; the rest only for those that two of these do not kill
@@ -45,10 +46,11 @@ def main(name: str) -> None:
     importlib.import_module("scipy.stats")
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    for line in sys.stdin:
-        request = json.loads(line)
-        answers.write(json.dumps(forked(implementation, request)) + "\n")
-        answers.flush()
+    with tempfile.TemporaryDirectory() as shelf:  # not for NumPy: a mutant of the reference is its own reference
+        for line in sys.stdin:
+            request = json.loads(line) | {"shelf": None if name == "numpy" else shelf}
+            answers.write(json.dumps(forked(implementation, request)) + "\n")
+            answers.flush()
 
 
 def forked(implementation: object, request: dict) -> dict:
@@ -79,36 +81,36 @@ def examine(implementation: object, request: dict) -> list[list]:
         path = Path(folder) / request["file"]
         path.write_text(request["source"], encoding="utf-8")
         sys.meta_path.insert(0, Planted(request["module"], path))
-        import specs
-        from harness.verify import ladder
-        from harness.verify.context import Context
-
-        killed: list[list] = []
-        for level, dtype, numbers in PLAN:
-            due = {check.number: check for check in ladder.due(level, dtype)}
-            for number in numbers:
-                for name in request["specs"]:
-                    spec = specs.load(name)
-                    if number not in due or implementation.reason_against(spec) or any(k[0] == number for k in killed):
-                        continue
-                    what = outcome(ladder, due[number], Context, (implementation, spec, dtype, level))
-                    if what:
-                        killed.append([number, dtype, name, what])
-                if len(killed) >= ENOUGH:
-                    return killed
-        return killed
+        return list(killers(implementation, request))
 
 
-def outcome(ladder: object, check: object, context_class: type, arguments: tuple) -> str | None:
-    """Why the check fails, or None."""
-    implementation, spec, dtype, level = arguments
-    try:
-        result = ladder.perform(check, context_class(implementation, spec, dtype, level=level))
-    except Exception as error:  # noqa: BLE001 - a mutant may raise anything, also while it is built
-        return f"{type(error).__name__}: {error}"[:200]
-    if result.state != "fail":
-        return None
-    return f"{result.what}: error {result.error:.2g}" if result.what else (result.reason or "")[:200]
+def killers(implementation: object, request: dict) -> Iterator[list]:
+    """Each check that fails, on the first spec where it does, until there are enough."""
+    import specs
+    from harness.verify import ladder
+    from harness.verify.context import Context
+
+    killed, contexts = set(), {}
+    for level, dtype, numbers in PLAN:
+        due = {check.number: check for check in ladder.due(level, dtype)}
+        for number in (number for number in numbers if number in due):
+            for spec in map(specs.load, request["specs"]):
+                if number in killed or len(killed) >= ENOUGH or implementation.reason_against(spec):
+                    continue
+                key = (spec.name, dtype, level)
+                try:
+                    if key not in contexts:
+                        contexts[key] = Context(implementation, spec, dtype, level=level)
+                        contexts[key].shelf = request["shelf"] and Path(request["shelf"])
+                    result = ladder.perform(due[number], contexts[key])
+                    what = None
+                    if result.state == "fail":
+                        what = f"{result.what}: error {result.error:.2g}" if result.what else (result.reason or "")[:200]
+                except Exception as error:  # noqa: BLE001 - a mutant may raise anything, also while it is built
+                    what = f"{type(error).__name__}: {error}"[:200]
+                if what:
+                    killed.add(number)
+                    yield [number, dtype, spec.name, what]
 
 
 if __name__ == "__main__":
