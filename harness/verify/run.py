@@ -19,6 +19,8 @@ from impls import Implementation
 from specs import Spec
 
 SILENCE_S = 240  # a check that says nothing for so long hangs
+# JAX compiles for each build, each spec and each dtype: what two of them have in common it may take from its own cache
+COMPILE_ONCE = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 Event = Callable[[dict], None]
 
 
@@ -101,7 +103,7 @@ def _drive(mine: list[Pair], level: str, cpu: int, on_event: Event, silence_s: f
     worker = None
     for pair in mine:
         try:
-            worker = worker or Worker(pair.implementation, use_cpus=[cpu])
+            worker = worker or Worker(pair.implementation, use_cpus=[cpu], environment=COMPILE_ONCE | {"JAX_COMPILATION_CACHE_DIR": shelf})
             _one(worker, pair, level, on_event, silence_s, shelf)
         except WorkerDied as death:
             last = pair.checks[-1]["number"] if pair.checks else 0
