@@ -52,7 +52,8 @@ class Backend(Protocol):
         """What the last `run` computed: {"loss": (steps,)} after "train", the last result of any other operation."""
 
     def facts(self) -> Mapping[str, Any]:
-        """What is in force, read back from the framework: versions, device, dtype, precision flags, threads, variant."""
+        """What is in force, read back from the framework, not what was asked for: "versions" {package: version}, "variant",
+        "device" (its name), "dtype", "precision" (as `build` takes it) and "threads" (None where it keeps no count)."""
 
     def memory(self) -> Mapping[str, int | None]:
         """Bytes, from the framework's allocator: {"alloc_peak": ..., "device_reserved_peak": ...}; None where it keeps no count."""

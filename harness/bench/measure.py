@@ -29,20 +29,20 @@ def handle(implementation: Implementation, request: dict, emit: Callable[..., No
 
 def prepare(implementation: Implementation, spec: Spec, request: dict, emit: Callable[..., None]) -> None:
     """Events: "begin" with the operation about to be called first, None for the renewal; then "prepared"."""
-    start = perf_counter()
+    start, cells = perf_counter(), request["cells"]
     import_framework(implementation)
     imported = perf_counter()
-    model = build(implementation, spec, request["cells"][0])
+    model = build(implementation, spec, cells[0])
     built = perf_counter()
     first_call_s = {}
-    for cell in request["cells"]:
+    for cell in cells:
         emit("begin", operation=cell["operation"])
         first_call_s[cell["operation"]] = first_call(model, spec, cell, request["seed"])
     emit("begin", operation=None)
 
     from harness.verify.renew import renew  # not before: it imports much, which must not be taken off import_s
 
-    renewed = renew(model, min(cell["batch_size"] for cell in request["cells"]))
+    renewed = renew(model, min(cell["batch_size"] for cell in cells), tuple(dict.fromkeys(cell["operation"] for cell in cells)))
     if renewed["passed"]:
         HELD["model"] = model
     emit(

@@ -56,13 +56,16 @@ def points(c: Context) -> Iterator[tuple[Arrays, Arrays]]:
 
 @check(
     1,
-    "parameter names, shapes, count",
+    "parameter names, shapes, count; initial state; settings in force",
     dtypes=BOTH,
-    count=lambda c: 1 + 2 * n_tensors(c.spec) + (n_tensors(c.spec) if c.spec.trains else 0),
-    cause="a layer is missing, has other sizes, or its weight is not transposed at the surface",
+    count=lambda c: 4 + 3 * n_tensors(c.spec) + (3 + 3 * n_tensors(c.spec) if c.spec.trains else 0),
+    cause="a layer is missing, has other sizes, its weight is not transposed at the surface, or a setting is not in force",
 )
 def check_parameters(c: Context) -> None:
     model = c.build()
+    facts = model.facts()
+    c.record.same("dtype in force", facts.get("dtype"), c.dtype)
+    c.record.same("precision in force", facts.get("precision"), c.precision)
     if not c.spec.trains:
         model.fit(c.data.train)
     got, wanted = model.parameters(), parameters.shapes(c.spec)
@@ -72,6 +75,17 @@ def check_parameters(c: Context) -> None:
         c.record.same(f"dtype of {name}", got[name].dtype.name, c.dtype)
     for name, value in parameters.initial(c.spec, c.dtype).items():
         c.record.close(f"initial {name}", got[name], value, 0.0)
+    if c.spec.trains:
+        state, zeros = model.optimizer_state(), {name: np.zeros(shape) for name, shape in wanted.items()}
+        c.record.same("initial step count", state["step"], 0)
+        c.record.closes("initial first moment", state["m"], zeros, 0.0)
+        c.record.closes("initial second moment", state["v"], zeros, 0.0)
+    given = {name: value + 1 for name, value in got.items()}
+    model.set_parameters(given)
+    kept = {name: value.copy() for name, value in given.items()}
+    for value in given.values():
+        value += 1
+    c.record.closes("after what was given is overwritten by its owner", model.parameters(), kept, 0.0)
 
 
 @check(
@@ -177,13 +191,15 @@ def stress_cases(c: Context) -> dict[str, tuple[Arrays, Arrays]]:
         "all weights zero": ({name: np.zeros_like(v) if name.endswith(".w") else v for name, v in start.items()}, batch),
     }
     if c.spec.noisy:
-        cases["logvar +-20"] = (start | {"logvar.b": alternating(c.spec.d_z, 20.0)}, batch)
+        # one row stays in the middle: of saturated units alone, tanh's usual derivative 1 - h^2 keeps no digit
+        middle = batch["eps"] * (np.arange(len(batch["eps"])) > 0)[:, None]
+        cases["logvar +-20"] = (start | {"logvar.b": alternating(c.spec.d_z, 20.0)}, batch | {"eps": middle})
         cases["mu +-50"] = (start | {"mu.b": alternating(c.spec.d_z, 50.0)}, batch)
     if c.spec.hidden:
         width = c.spec.hidden[0]
         ties = start | {"encoder.0.w": np.zeros_like(start["encoder.0.w"]), "encoder.0.b": np.zeros(width)}
         cases["hidden at a tie"] = (ties, batch)
-        # one unit stays in the middle: of saturated units alone, tanh's usual derivative 1 - h^2 keeps no digit
+        # one unit stays in the middle, for the same reason
         cases["hidden -40 to 40"] = (start | {"encoder.0.b": np.r_[0.1, np.linspace(-40, 40, width)[1:]]}, batch)
     if c.level != "quick":  # other shapes: each is a compilation
         tail = max(1, len(c.data.train) % c.rows)

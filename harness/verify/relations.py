@@ -216,6 +216,18 @@ def permuted_training(c: Context) -> Sides:
     return ends[0], permute_hidden(c, ends[1])
 
 
+@relation("a step is its gradient, applied", trains, n_tensors)
+def applied_gradient(c: Context) -> Sides:
+    p, batch = point(c)
+    model, ends = c.fresh(), []
+    for advance in (lambda: model.train([batch]), lambda: model.apply_gradients(model.gradients(batch))):
+        model = c.fresh()
+        model.set_parameters(p)
+        advance()
+        ends.append(model.parameters())
+    return ends[1], ends[0]
+
+
 @relation("scaled hidden units (positive homogeneity)", lambda s: deep(s) and s.activation in ("relu", "identity"), TERMS)
 def scaled_hidden(c: Context) -> Sides:
     p, batch = point(c)

@@ -1,6 +1,7 @@
 """Renew a certificate on the very model that is about to be timed, in its process and build."""
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,14 +12,15 @@ from harness.verify.certificate import Result, certificate, judge
 from harness.verify.checks_function import mean_loss
 from harness.verify.compare import Comparisons
 from impls import Model
-from specs import parameters
+from impls.surface import Arrays, operations
+from specs import Spec, parameters
 from specs.noise import batch as make_batch
 
 STEPS = 3
 
 
-def renew(model: Model, batch_size: int | None = None) -> dict:
-    """Terms, gradients, a short trajectory and the timed path of `model`, against NumPy in float64.
+def renew(model: Model, batch_size: int | None = None, timed: tuple[str, ...] | None = None) -> dict:
+    """Terms, gradients, a short trajectory and each of the operations about to be `timed`, against NumPy in float64.
 
     Returns {"id", "passed", "margin", "checks", "message"}; the model is left with its initial parameters and a fresh
     optimizer. Runs at the batch size to be timed, so that nothing is compiled that the measurement does not need.
@@ -26,7 +28,9 @@ def renew(model: Model, batch_size: int | None = None) -> dict:
     start, spec = time.perf_counter(), model.spec
     record = Comparisons()
     try:
-        expected_count = (_trainable if spec.trains else _pca)(model, record, batch_size or spec.training.batch_size)
+        n = batch_size or spec.training.batch_size
+        expected_count = (_trainable if spec.trains else _pca)(model, record, n)
+        expected_count += _timed(model, record, n, timed or operations(spec))
         result = judge(0, "renewal", "the code, a library or a setting differs from what was verified", record.made, expected_count, 0.0)
     except Exception as error:  # noqa: BLE001 - a model that raises must not be timed, whatever it raises
         result = Result(0, "renewal", "fail", f"{type(error).__name__}: {error}", len(record.made))
@@ -54,6 +58,33 @@ def gates(model: Model) -> tuple[float, float]:
     if model.precision != "highest":
         return g.low_precision, np.inf
     return (g.gradients_float32, g.parameters_float32) if model.device == "cpu" else (g.cuda_float32, g.parameters_float32)
+
+
+def _timed(model: Model, record: Comparisons, n: int, timed: tuple[str, ...]) -> int:
+    """The timed path of everything but training, against the oracle's formulas and PCA's own."""
+    spec, (near, far), count = model.spec, gates(model), 0
+    p, x = model.parameters(), np.resize(data.load(spec).train, (n, spec.d_x))
+    z = np.random.default_rng(spec.seed).standard_normal((n, spec.d_z))
+    wanted: dict[str, Callable[[], dict]] = {
+        "fit": lambda: p,
+        "encode": lambda: {k: v.real for k, v in oracle.encode(spec, p, x).items()} if spec.trains else {"z": (x - p["mean"]) @ p["components"].T},
+        "decode": lambda: {"x_hat": _mean(spec, p, z)},
+        "generate": lambda: {"x_hat": _mean(spec, p, model.native_noise(n, STEPS, 1)[-1])},
+    }
+    for operation in timed:
+        if operation != "train":
+            batch = {"z": z} if operation == "decode" else {"x": data.load(spec).train if operation == "fit" else x}
+            model.prepare(batch, STEPS, operation, seed=1)
+            model.run()
+            model.block()
+            outcome, expected = model.outcome(), wanted[operation]()
+            record.closes(f"timed {operation}", outcome, expected, near if spec.trains else far)
+            count += 1 + len(expected)
+    return count
+
+
+def _mean(spec: Spec, p: Arrays, z: np.ndarray) -> np.ndarray:
+    return oracle.x_hat(spec, p, z) if spec.trains else z @ p["components"] + p["mean"]
 
 
 def _trainable(model: Model, record: Comparisons, n: int) -> int:

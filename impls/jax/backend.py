@@ -123,7 +123,7 @@ class Base:
             "dtype": self.dtype.name,
             "threads": None,  # XLA's CPU pool follows the process's CPU affinity and keeps no count to read
             "x64": jax.config.jax_enable_x64,
-            "matmul_precision": jax.config.jax_default_matmul_precision,
+            "precision": jax.config.jax_default_matmul_precision,
         }
 
     def memory(self):

@@ -145,7 +145,7 @@ class Jax(Engine):
             "versions": {"jax": jax.__version__},
             "device": jax.devices("gpu")[0].device_kind if self.device == "cuda" else "cpu",
             "threads": None,  # XLA follows the CPU affinity
-            "matmul_precision": self.precision,
+            "precision": jax.config.jax_default_matmul_precision,
         }
 
     def memory(self):
@@ -156,6 +156,8 @@ class Jax(Engine):
 
 
 class Torch(Engine):
+    PRECISION = {"highest": ("highest", False), "high": ("high", True), "default": ("medium", True)}  # of matmul; TF32 in cuDNN
+
     @staticmethod
     def devices():
         import torch
@@ -166,8 +168,8 @@ class Torch(Engine):
         import torch
 
         super().__init__(device, dtype, precision, eager)
-        torch.set_float32_matmul_precision({"default": "medium"}.get(precision, precision))
-        torch.backends.cudnn.allow_tf32 = precision != "highest"  # on by default: set it, whatever the case
+        matmul, torch.backends.cudnn.allow_tf32 = self.PRECISION[precision]  # on by default: set it, whatever the case
+        torch.set_float32_matmul_precision(matmul)
 
     def compiled(self, function):
         import torch
@@ -191,12 +193,12 @@ class Torch(Engine):
     def facts(self):
         import torch
 
+        in_force = (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
         return {
             "versions": {"torch": torch.__version__},
             "device": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
-            "float32_matmul_precision": torch.get_float32_matmul_precision(),
-            "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
+            "precision": next((name for name, flags in self.PRECISION.items() if flags == in_force), f"matmul, cuDNN's TF32: {in_force}"),
         }
 
     def memory(self):
@@ -246,12 +248,12 @@ class TensorFlow(Engine):
     def facts(self):
         import tensorflow as tf
 
-        gpus = tf.config.list_physical_devices("GPU")
+        gpus, tf32 = tf.config.list_physical_devices("GPU"), tf.config.experimental.tensor_float_32_execution_enabled()
         return {
             "versions": {"tensorflow": tf.__version__},
             "device": tf.config.experimental.get_device_details(gpus[0])["device_name"] if self.device == "cuda" else "cpu",
             "threads": tf.config.threading.get_intra_op_parallelism_threads() or None,  # 0: it follows the CPU affinity
-            "tensor_float_32": tf.config.experimental.tensor_float_32_execution_enabled(),
+            "precision": self.precision if tf32 == (self.precision != "highest") else f"TF32: {tf32}",  # it knows two
         }
 
     def memory(self):
@@ -338,7 +340,8 @@ class Base:
             self.generator.state.assign(np.array([spread, 0], np.uint32).astype(self.generator.state.dtype))
 
     def facts(self):
-        facts = {"variant": self.variant, "dtype": self.engine.dtype, **self.engine.facts()}
+        with self.engine.scope():
+            facts = {"variant": self.variant, "dtype": self.keras.config.floatx(), **self.engine.facts()}
         return facts | {"versions": {"keras": self.keras.__version__, **facts["versions"]}}
 
     def memory(self):

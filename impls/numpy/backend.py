@@ -65,6 +65,7 @@ class Base:
             "device": "cpu",
             "dtype": self.dtype.name,
             "threads": blas.get("num_threads"),
+            "precision": "highest",  # BLAS has no other products
         }
 
     def memory(self):

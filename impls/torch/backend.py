@@ -10,7 +10,7 @@ from specs import MODELS, Spec
 
 torch._dynamo.config.recompile_limit = 64  # one process may verify many specs
 torch._dynamo.config.fail_on_recompile_limit_hit = True  # never fall back to eager in silence
-PRECISION = {"highest": ("ieee", "highest"), "high": ("tf32", "high"), "default": ("tf32", "medium")}
+PRECISION = {"highest": ("highest", False), "high": ("high", True), "default": ("medium", True)}  # of matmul; TF32 in cuDNN
 
 
 def devices() -> list[str]:
@@ -20,8 +20,8 @@ def devices() -> list[str]:
 def build(spec: Spec, *, variant: str | None = None, device: str = "cpu", dtype: str = "float32", precision: str = "highest"):
     if device not in devices():
         raise DeviceAbsent("torch", device, devices())
-    torch.set_float32_matmul_precision(PRECISION[precision][1])
-    torch.backends.cudnn.allow_tf32 = PRECISION[precision][0] == "tf32"  # on by default: set it, whatever the case
+    matmul, torch.backends.cudnn.allow_tf32 = PRECISION[precision]  # on by default: set it, whatever the case
+    torch.set_float32_matmul_precision(matmul)
     return (Trainable if spec.trains else PCA)(spec, variant or "eager", device, dtype)
 
 
@@ -73,14 +73,14 @@ class Base:
         return torch.no_grad()(lambda: {"x_hat": x_hat(self.model, batch["z"])})
 
     def facts(self):
+        in_force = (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
         return {
             "versions": {"torch": torch.__version__},
             "variant": self.variant,
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
             "dtype": str(self.dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(),
-            "float32_matmul_precision": torch.get_float32_matmul_precision(),
-            "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
+            "precision": next((name for name, flags in PRECISION.items() if flags == in_force), f"matmul, cuDNN's TF32: {in_force}"),
         }
 
     def memory(self):
@@ -145,7 +145,7 @@ class Trainable(Base):
         states = {name: self.optimizer.state[value] for name, value in self.named.items()}
         if not all(states.values()):  # API: the state appears at the first step
             zeros = {name: np.zeros_like(value) for name, value in self.parameters().items()}
-            return {"step": 0, "m": zeros, "v": {name: value.copy() for name, value in zeros.items()}}
+            return {"step": 0, "m": zeros, "v": zeros}
         return {
             "step": int(max(state["step"].item() for state in states.values())),
             "m": {name: outward(name, state["exp_avg"]) for name, state in states.items()},

@@ -21,7 +21,7 @@ from tests.mutants.mutate import Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
 FILES = ("ae.py", "vae.py", "layers.py", "adam.py", "backend.py")
-SPECS = ("vae", "ae", "linear_vae")  # both models, both likelihoods
+SPECS = ("vae", "ae", *(str(Path(__file__).parent / name) for name in ("deep_vae.toml", "deep_ae.toml")), "linear_vae", "pca")
 
 
 def listed() -> dict[tuple[str, str], str]:

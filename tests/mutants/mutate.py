@@ -70,8 +70,8 @@ def _walk(node: ast.AST, trail: tuple) -> Iterator[tuple[tuple, ast.AST]]:
                 continue
             if isinstance(child, ast.FunctionDef) and child.name in SKIPPED_FUNCTIONS:
                 continue
-            if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
-                continue  # docstring
+            if isinstance(child, ast.Raise) or (isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)):
+                continue  # a message or a docstring
             here = (*trail, (name, index))
             yield here, child
             yield from _walk(child, here)

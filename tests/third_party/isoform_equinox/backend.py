@@ -134,7 +134,7 @@ class Trainable:
 
     def facts(self):
         versions = {"equinox": eqx.__version__, "jax": jax.__version__, "optax": optax.__version__}
-        return {"versions": versions, "variant": None, "device": "cpu", "dtype": self.dtype, "threads": None}
+        return {"versions": versions, "variant": None, "device": "cpu", "dtype": self.dtype, "threads": None, "precision": "highest"}
 
     def memory(self):
         return {"alloc_peak": None, "device_reserved_peak": None}
