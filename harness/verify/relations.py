@@ -8,6 +8,7 @@ import numpy as np
 from harness.verify import relations_pca
 from harness.verify.check import check, n_tensors, n_terms
 from harness.verify.context import Context
+from impls import Model
 from impls.surface import Arrays
 from specs import Spec, parameters
 
@@ -219,13 +220,14 @@ def permuted_training(c: Context) -> Sides:
 @relation("a step is its gradient, applied", trains, n_tensors)
 def applied_gradient(c: Context) -> Sides:
     p, batch = point(c)
-    model, ends = c.fresh(), []
-    for advance in (lambda: model.train([batch]), lambda: model.apply_gradients(model.gradients(batch))):
+
+    def after(advance: Callable[[Model], object]) -> Arrays:
         model = c.fresh()
         model.set_parameters(p)
-        advance()
-        ends.append(model.parameters())
-    return ends[1], ends[0]
+        advance(model)
+        return model.parameters()
+
+    return after(lambda model: model.apply_gradients(model.gradients(batch))), after(lambda model: model.train([batch]))
 
 
 @relation("scaled hidden units (positive homogeneity)", lambda s: deep(s) and s.activation in ("relu", "identity"), TERMS)

@@ -67,7 +67,7 @@ def _timed(model: Model, record: Comparisons, n: int, timed: tuple[str, ...]) ->
     z = np.random.default_rng(spec.seed).standard_normal((n, spec.d_z))
     wanted: dict[str, Callable[[], dict]] = {
         "fit": lambda: p,
-        "encode": lambda: {k: v.real for k, v in oracle.encode(spec, p, x).items()} if spec.trains else {"z": (x - p["mean"]) @ p["components"].T},
+        "encode": lambda: _code(spec, p, x),
         "decode": lambda: {"x_hat": _mean(spec, p, z)},
         "generate": lambda: {"x_hat": _mean(spec, p, model.native_noise(n, STEPS, 1)[-1])},
     }
@@ -81,6 +81,12 @@ def _timed(model: Model, record: Comparisons, n: int, timed: tuple[str, ...]) ->
             record.closes(f"timed {operation}", outcome, expected, near if spec.trains else far)
             count += 1 + len(expected)
     return count
+
+
+def _code(spec: Spec, p: Arrays, x: np.ndarray) -> Arrays:
+    if not spec.trains:
+        return {"z": (x - p["mean"]) @ p["components"].T}
+    return {name: value.real for name, value in oracle.encode(spec, p, x).items()}
 
 
 def _mean(spec: Spec, p: Arrays, z: np.ndarray) -> np.ndarray:

@@ -44,7 +44,7 @@ class Mutant:
         return hashlib.sha256(f"{self.file} {self.kind} {self.before} {self.after} {self.line}".encode()).hexdigest()[:8]
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line} {self.kind}: {self.before}  ->  {self.after}"
+        return f"{self.file}:{self.line} {self.kind}: {self.before} -> {self.after}"
 
 
 def mutants(path: Path) -> Iterator[Mutant]:
