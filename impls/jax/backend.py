@@ -143,7 +143,8 @@ class Trainable(Base):
     def __init__(self, spec, variant, device, dtype, precision):
         super().__init__(spec, variant, device, dtype, precision)
         self.graphdef, abstract = nnx.split(nnx.eval_shape(lambda: self.model_class(spec, rngs=nnx.Rngs(0))))
-        self.paths = {canonical(path): path for path, _ in nnx.to_flat_state(abstract)}
+        declared = {canonical(path): (path, variable.shape) for path, variable in nnx.to_flat_state(abstract)}
+        self.paths = {name: path for name, (path, _) in declared.items()}
         adam = spec.optimizer
         self.optimizer = optax.adam(adam.learning_rate, b1=adam.beta1, b2=adam.beta2, eps=adam.epsilon)
         self.compiled_terms = jax.jit(self.pure_terms)
@@ -156,7 +157,7 @@ class Trainable(Base):
         self.compiled_noise = jax.jit(self.pure_noise, static_argnums=1)
         self.compiled_generate = jax.jit(self.pure_generate, static_argnums=2)
         with self.scope():
-            params = self.arrays({name: np.zeros(shape) for name, shape in shapes(spec).items()})
+            params = self.arrays({name: np.zeros(declared[name][1]) for name in shapes(spec)})
             self.state = State(params, jax.jit(self.optimizer.init)(params))
 
     @property

@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 
 import impls
+import specs
 from harness.files import write_text
 from harness.processes import THREAD_VARIABLES, cpus
 from tests.mutants.child import ENOUGH
@@ -52,12 +53,14 @@ def judged(rows: list[dict]) -> list[dict]:
     return rows
 
 
-def chosen(folder: Path, count: int, seed: int) -> list[Mutant]:
-    """`count` mutants, from the model files and the machine room in equal parts, drawn by `seed`."""
-    found: dict[bool, list[Mutant]] = {True: [], False: []}
-    for name in FILES:
-        if (folder / name).exists():
-            found[name == "backend.py"] += list(mutants(folder / name))
+def chosen(name: str, count: int, seed: int) -> list[Mutant]:
+    """`count` mutants of what an implementation runs, from the model files and the machine room in equal parts, drawn by `seed`."""
+    implementation, found = impls.load(name), {True: [], False: []}
+    without = ("PCA",) if implementation.reason_against(specs.load("pca")) else ()
+    for file in FILES:
+        path = ROOT / "impls" / implementation.folder / file
+        if path.exists():
+            found[file == "backend.py"] += list(mutants(path, without))
     rng = random.Random(seed)
     for part in found.values():
         rng.shuffle(part)
@@ -120,7 +123,7 @@ def plant(names: tuple[str, ...], count: int, seed: int, jobs: int) -> dict:
     names = names or tuple(name for name, one in impls.available().items() if one.folder)
     seed = random.SystemRandom().randrange(2**32) if seed < 0 else seed
     click.echo(f"mutants: {count} for each of {', '.join(names)}, seed {seed}", err=True)
-    plan = {name: chosen(ROOT / "impls" / impls.load(name).folder, count, seed) for name in names}
+    plan = {name: chosen(name, count, seed) for name in names}
     free: queue.Queue = queue.Queue()
     for cpu in range(jobs):
         free.put(cpus()[cpu % len(cpus())])

@@ -47,10 +47,10 @@ class Mutant:
         return f"{self.file}:{self.line} {self.kind}: {self.before} -> {self.after}"
 
 
-def mutants(path: Path) -> Iterator[Mutant]:
-    """All mutants of a file, in order of their place. Docstrings, annotations, imports and reports are left alone."""
+def mutants(path: Path, without: tuple[str, ...] = ()) -> Iterator[Mutant]:
+    """All mutants of a file, in order of their place. Docstrings, annotations, imports, reports and classes `without` are left alone."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    for trail, node in _walk(tree, ()):
+    for trail, node in _walk(tree, (), without):
         for kind, replacement in _changes(node):
             mutated = copy.deepcopy(tree)
             _put(mutated, trail, replacement)
@@ -59,7 +59,7 @@ def mutants(path: Path) -> Iterator[Mutant]:
             yield Mutant(path.name, getattr(node, "lineno", 0), kind, _text(node), after, source)
 
 
-def _walk(node: ast.AST, trail: tuple) -> Iterator[tuple[tuple, ast.AST]]:
+def _walk(node: ast.AST, trail: tuple, without: tuple[str, ...]) -> Iterator[tuple[tuple, ast.AST]]:
     """(trail, node): the trail of field names and indices that leads to it."""
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_comment", "bases"):
@@ -70,11 +70,13 @@ def _walk(node: ast.AST, trail: tuple) -> Iterator[tuple[tuple, ast.AST]]:
                 continue
             if isinstance(child, ast.FunctionDef) and child.name in SKIPPED_FUNCTIONS:
                 continue
+            if isinstance(child, ast.ClassDef) and child.name in without:
+                continue
             if isinstance(child, ast.Raise) or (isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)):
                 continue  # a message or a docstring
             here = (*trail, (name, index))
             yield here, child
-            yield from _walk(child, here)
+            yield from _walk(child, here, without)
 
 
 def _put(tree: ast.AST, trail: tuple, replacement: ast.AST) -> None:
@@ -88,8 +90,7 @@ def _put(tree: ast.AST, trail: tuple, replacement: ast.AST) -> None:
 
 
 def _text(node: ast.AST) -> str:
-    text = " ".join(ast.unparse(node).split())
-    return text if len(text) <= 100 else text[:97] + "..."
+    return " ".join(ast.unparse(node).split())
 
 
 def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:

@@ -1,0 +1,73 @@
+"""The kill matrix's own tests: the tool can say "survived", and a sample of planted faults is caught, some of them new each time."""
+
+import ast
+import queue
+import random
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from harness.processes import cpus
+from tests.mutants.__main__ import ENOUGH, chosen, examine, judged, plant
+from tests.mutants.mutate import Mutant, mutants
+
+ROOT = Path(__file__).parents[1]
+SAMPLE, FRESH = 8, 3  # mutants of each framework: always the same ones, and others in each run
+
+
+def killed_by(file: str, source: str) -> list[list]:
+    """The checks that fail when `source` stands in for a file of the NumPy implementation."""
+    free: queue.Queue = queue.Queue()
+    free.put(cpus()[0])
+    mutant = Mutant(file, 0, "test", "", "", source)
+    return examine("numpy", [mutant], free, SimpleNamespace(update=lambda count: None))[0]["killed_by"]
+
+
+def test_every_mutant_is_python_and_differs_from_the_source():
+    for path in (ROOT / "impls").glob("*/*.py"):
+        original, found = ast.unparse(ast.parse(path.read_text())), list(mutants(path))
+        assert all(ast.unparse(ast.parse(one.source)) != original for one in found), path
+        assert all(one.before != one.after for one in found), path
+
+
+def test_docstrings_messages_and_annotations_are_left_alone(tmp_path):
+    path = tmp_path / "some.py"
+    path.write_text('"""Sum of 1 + 1."""\nimport numpy as np\n\ndef f(x: "3") -> "4":\n    """5"""\n    raise ValueError(f"{x + 6}")\n')
+    assert list(mutants(path)) == []
+
+
+@pytest.mark.parametrize("file", ["vae.py", "layers.py"])
+def test_an_unchanged_implementation_survives(file):
+    """Were it "killed", every mutant would be, and the matrix would mean nothing."""
+    source = (ROOT / "impls" / "numpy" / file).read_text(encoding="utf-8")
+    assert killed_by(file, source) == []
+
+
+def test_a_fault_is_killed_by_two_checks_and_named():
+    source = (ROOT / "impls" / "numpy" / "vae.py").read_text(encoding="utf-8")
+    changed = source.replace("mu + np.exp(0.5 * logvar) * eps", "mu + np.exp(logvar) * eps")
+    assert changed != source
+    assert [number for number, *_ in killed_by("vae.py", changed)] == [2, 3]
+
+
+def test_a_verdict_needs_two_checks_or_a_listed_reason():
+    row = {"implementation": "numpy", "mutant": "adam.py:7 operator: a + b -> a - b", "killed_by": [[2, "", "", ""]]}
+    assert judged([row])[0]["verdict"] == "survived"
+    assert judged([{**row, "killed_by": [[2, "", "", ""], [3, "", "", ""]]}])[0]["verdict"] == "killed"
+    same = {"mutant": "backend.py:99 swapped pair: ('w', 'b') -> ('b', 'w')", "killed_by": []}
+    assert judged([{**row, **same}])[0]["verdict"] == "equivalent"
+
+
+@pytest.mark.parametrize("implementation", ["numpy", "torch"])
+@pytest.mark.parametrize("seed", [0, random.SystemRandom().randrange(2**32)], ids=["same", "fresh"])
+def test_planted_faults_are_caught(implementation, seed):
+    matrix = plant((implementation,), SAMPLE if seed == 0 else FRESH, seed, jobs=1)
+    assert len(matrix["rows"]) == (SAMPLE if seed == 0 else FRESH)
+    assert [row for row in matrix["rows"] if row["verdict"] == "survived"] == [], f"seed {seed}"
+
+
+def test_the_sample_takes_models_and_the_machine_room():
+    files = {one.file for one in chosen("torch", 64, 0)}
+    assert {"vae.py", "layers.py", "backend.py"} <= files
+    assert ENOUGH == 2
