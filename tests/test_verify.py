@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import impls
@@ -19,6 +19,7 @@ from harness.verify.context import Context
 from harness.verify.relations import RELATIONS
 from harness.verify.relations_pca import COUNT as PCA_RELATIONS
 from harness.verify.renew import renew
+from harness.verify.run import plan, verify
 from impls import Implementation
 from impls.numpy import backend as numpy_backend
 from specs import Spec, parameters
@@ -288,8 +289,22 @@ def test_a_certificate_is_renewed_on_the_model_itself_and_leaves_it_fresh(spec, 
     assert renew(impls.load("numpy").build(spec, dtype=dtype))["id"] == made["id"]
 
 
+def mistimes(operation: str, key: str) -> Callable:
+    """A fault in the timed path of an operation alone."""
+    return wrap(f"timed_{operation}", lambda backend, run: lambda: scale(key, 1.001)(backend, run()))
+
+
 @pytest.mark.parametrize(
-    "fault", [wrap("terms", scale("kl", 1.001)), wrap("gradients", scale("mu.w", 1.001)), skips_a_step, epsilon_inside]
+    "fault",
+    [
+        wrap("terms", scale("kl", 1.001)),
+        wrap("gradients", scale("mu.w", 1.001)),
+        skips_a_step,
+        epsilon_inside,
+        mistimes("encode", "mu"),
+        mistimes("decode", "x_hat"),
+        mistimes("generate", "x_hat"),
+    ],
 )
 def test_a_renewal_refuses_a_wrong_model(fault):
     model = impls.load("numpy").build(VAE, dtype="float64")
@@ -341,3 +356,26 @@ def random_specs(draw) -> Spec:
 def test_random_valid_specs_pass(implementation, spec):
     for result in results(impls.load(implementation), spec, level="quick", only={1, 2, 3, 5, 6, 10, 15}).values():
         assert result.state in ("pass", "n-a"), (spec, result)
+
+
+@pytest.mark.parametrize("implementation", ["torch-compile", "jax-scan", "keras-jax", "keras-torch", "keras-tensorflow"])
+@given(drawn=st.lists(random_specs(), min_size=EXAMPLES // 2, max_size=EXAMPLES // 2))
+@settings(max_examples=1, phases=[Phase.generate], suppress_health_check=list(HealthCheck))  # a second one costs a second import
+def test_random_valid_specs_pass_in_a_worker(implementation, drawn):
+    pairs = plan(drawn, [impls.load(implementation)], ["float64"], "cpu", "highest")
+    verify(pairs, "quick")
+    for pair in pairs:
+        assert pair.state == "pass", (pair.spec, pair.reason, [check for check in pair.checks if check["state"] == "fail"])
+
+
+def test_what_the_reference_computes_is_computed_once_for_a_spec_and_dtype(tmp_path):
+    made = []
+
+    def look(what: str, spec: Spec = VAE, dtype: str = "float64", shelf=tmp_path) -> object:
+        context = Context(impls.load("numpy"), spec, dtype)
+        context.shelf = shelf
+        return context.once(what, lambda: made.append(what) or {"n": len(made)})
+
+    assert [look("a"), look("a")] == [{"n": 1}, {"n": 1}]
+    assert [look("b"), look("a", GAUSSIAN), look("a", dtype="float32"), look("a", shelf=None)] == [{"n": n} for n in (2, 3, 4, 5)]
+    assert look("a") == {"n": 1} and len(list(tmp_path.iterdir())) == 4
