@@ -24,11 +24,11 @@ def killed_by(file: str, source: str) -> list[list]:
     return examine("numpy", [mutant], free, SimpleNamespace(update=lambda count: None))[0]["killed_by"]
 
 
-def test_every_mutant_is_python_and_differs_from_the_source():
-    for path in (ROOT / "impls").glob("*/*.py"):
-        original, found = ast.unparse(ast.parse(path.read_text())), list(mutants(path))
-        assert all(ast.unparse(ast.parse(one.source)) != original for one in found), path
-        assert all(one.before != one.after for one in found), path
+@pytest.mark.parametrize("path", ["numpy/layers.py", "torch/vae.py", "jax/vae.py", "keras/adam.py"])
+def test_every_mutant_is_python_and_differs_from_the_source(path):
+    original, found = ast.unparse(ast.parse((ROOT / "impls" / path).read_text())), list(mutants(ROOT / "impls" / path))
+    assert len(found) > 20 and all(compile(one.source, path, "exec") for one in found)
+    assert all(one.source != original and one.before != one.after for one in found)
 
 
 def test_docstrings_messages_and_annotations_are_left_alone(tmp_path):

@@ -14,6 +14,7 @@ import tomllib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 
 import click
@@ -37,18 +38,19 @@ FILES = {  # file of a framework's folder -> specs that go through it
 }
 
 
-def listed() -> dict[tuple[str, str], str]:
-    """{(framework or implementation, mutant without its line): reason} of the mutants that compute the same function."""
-    content = tomllib.loads((HERE / "equivalent.toml").read_text(encoding="utf-8"))
-    return {(of, entry["mutant"]): entry["reason"] for entry in content["equivalent"] for of in entry["of"]}
+def reason_for(implementation: str, mutant: str) -> str | None:
+    """Why a mutant computes the same function, if equivalent.toml has it."""
+    text = re.sub(r"\.py:\d+ ", ".py ", mutant, count=1)
+    for entry in tomllib.loads((HERE / "equivalent.toml").read_text(encoding="utf-8"))["equivalent"]:
+        if text == entry["mutant"] and any(fnmatch(implementation, pattern) for pattern in entry["of"]):
+            return entry["reason"]
+    return None
 
 
 def judged(rows: list[dict]) -> list[dict]:
     """The rows, each with its verdict: "killed", by two checks or more; "equivalent", with its reason; or "survived"."""
-    known = listed()
     for row in rows:
-        text = re.sub(r"\.py:\d+ ", ".py ", row["mutant"], count=1)
-        row["reason"] = known.get((impls.load(row["implementation"]).folder, text)) or known.get((row["implementation"], text))
+        row["reason"] = reason_for(row["implementation"], row["mutant"])
         row["verdict"] = "killed" if len(row["killed_by"]) >= ENOUGH else "equivalent" if row["reason"] else "survived"
     return rows
 

@@ -1,0 +1,120 @@
+"""Intervals, ratios and verdicts. The unit is a process: one value each, the median over its rounds. Rounds are never pooled.
+
+Student's t on logarithms, so that a ratio and its inverse have the same verdict: Kalibera and Jones, "Rigorous benchmarking in
+reasonable time" (ISMM 2013), sections 5 and 7, with means over processes of medians over rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95  # of every interval
+ALPHA = 0.01  # of a verdict "faster" or "slower": it is wrong of at most this share of pairs that do not differ
+LEAST = 0.05  # a difference below this share is not worth a verdict, on machines such as these
+MOST_MORE = 1000  # blocks that "cannot tell" asks for at most
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A positive quantity over `n` processes. `low` and `high` are NaN where n is 1. `sd` and `p` are of logarithms; p of value = 1."""
+
+    value: float
+    low: float
+    high: float
+    sd: float
+    n: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`word`: faster, slower, equal within noise or cannot tell; `more`: blocks that it takes to tell, None where told or unknown."""
+
+    word: str
+    p: float  # Benjamini and Hochberg's, of all that were judged together
+    more: int | None = None
+
+    def __str__(self) -> str:
+        if self.word != "cannot tell" or self.more is None:
+            return self.word
+        return f"cannot tell (needs {'more than ' if self.more >= MOST_MORE else ''}{self.more} more blocks)"
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Geometric mean of positive values, one a process, and its interval."""
+    logs = np.log(np.asarray(values, float))
+    n, sd = len(logs), float(logs.std(ddof=1)) if len(logs) > 1 else math.nan
+    if n == 1:
+        return Estimate(float(np.exp(logs[0])), math.nan, math.nan, sd, 1, math.nan)
+    if sd == 0:  # SciPy has no interval then
+        value, p = float(np.exp(logs[0])), float(logs[0] == 0)
+        return Estimate(value, value, value, sd, n, p)
+    test = stats.ttest_1samp(logs, 0)
+    interval = test.confidence_interval(CONFIDENCE)
+    low, high = np.exp([interval.low, interval.high])
+    return Estimate(float(np.exp(logs.mean())), float(low), float(high), sd, n, float(test.pvalue))
+
+
+def paired(base: Mapping[int, float], new: Mapping[int, float]) -> Estimate | None:
+    """new / base from {block: seconds}: of the blocks that have both, since those ran side by side. None where there is none."""
+    common = sorted(set(base) & set(new))
+    return estimate([new[block] / base[block] for block in common]) if common else None
+
+
+def unpaired(base: Sequence[float], new: Sequence[float]) -> Estimate:
+    """new / base of two runs that did not run side by side: Welch's interval, the wider for it."""
+    one, two = np.log(np.asarray(base, float)), np.log(np.asarray(new, float))
+    value, n = float(np.exp(two.mean() - one.mean())), min(len(one), len(two))
+    if n == 1 or one.std() == two.std() == 0:
+        return Estimate(value, math.nan, math.nan, math.nan, n, math.nan)
+    test = stats.ttest_ind(two, one, equal_var=False)
+    interval = test.confidence_interval(CONFIDENCE)
+    sd = math.sqrt((one.var(ddof=1) + two.var(ddof=1)) / 2) * math.sqrt(2)  # of a difference, as where they are paired
+    return Estimate(value, math.exp(interval.low), math.exp(interval.high), sd, n, float(test.pvalue))
+
+
+def noise_floor(twins: Sequence[Estimate]) -> float:
+    """The share by which one implementation has differed from itself: the farthest end of the A/A intervals. NaN where none can be told."""
+    ends = [max(-math.log(one.low), math.log(one.high)) for one in twins if not math.isnan(one.low)]
+    return math.expm1(max(ends)) if ends else math.nan
+
+
+def verdicts(ratios: Sequence[Estimate], floor: float = 0.0, least: float = LEAST) -> list[Verdict]:
+    """One verdict a ratio of seconds, new / base, judged together.
+
+    Slower or faster: p, adjusted for their number (Benjamini and Hochberg 1995), is at most ALPHA, the interval excludes 1, and the
+    difference exceeds max(least, 2 x floor). Equal: the whole interval is within that. Else it cannot be told.
+    """
+    known = [k for k, one in enumerate(ratios) if not math.isnan(one.p)]
+    adjusted = np.full(len(ratios), math.nan)
+    if known:
+        adjusted[known] = stats.false_discovery_control([ratios[k].p for k in known])
+    margin = math.log1p(max(least, 2 * floor if not math.isnan(floor) else math.inf))
+    return [_verdict(one, float(p), margin) for one, p in zip(ratios, adjusted, strict=True)]
+
+
+def _verdict(ratio: Estimate, p: float, margin: float) -> Verdict:
+    effect = math.log(ratio.value)
+    if p <= ALPHA and abs(effect) > margin and not ratio.low <= 1 <= ratio.high:
+        return Verdict("slower" if effect > 0 else "faster", p)
+    if math.isfinite(margin) and -margin <= math.log(ratio.low) and math.log(ratio.high) <= margin:  # NaN is neither
+        return Verdict("equal within noise", p)
+    return Verdict("cannot tell", p, more_blocks(ratio, margin))
+
+
+def more_blocks(ratio: Estimate, margin: float) -> int | None:
+    """How many more, effect and spread staying as they are, until the interval is clear of 1 or within the margin. None: no spread."""
+    if math.isnan(ratio.sd) or math.isinf(margin):
+        return None
+    effect = abs(math.log(ratio.value))
+    n = np.arange(ratio.n + 1, ratio.n + MOST_MORE + 1)
+    spread = ratio.sd / np.sqrt(n)
+    differs = (stats.t.ppf(1 - ALPHA / 2, n - 1) * spread < effect) & (effect > margin)
+    equal = effect + stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * spread < margin
+    enough = np.flatnonzero(differs | equal)
+    return int(n[enough[0]] - ratio.n) if len(enough) else MOST_MORE
