@@ -82,22 +82,24 @@ def write_verify(folder: Path, rows: list[dict], **changes: object) -> None:
 
 def cell(name: str) -> dict:
     fixed = {"spec": "vae", "spec_hash": HASH, "operation": "train", "device": "cpu", "dtype": "float32", "precision": "highest"}
-    return {**fixed, "implementation": name, "batch_size": BATCH}
+    return {**fixed, "implementation": name, "batch_size": BATCH, "replica": 0}
 
 
 def rounds(name: str, block: int) -> list[float]:
     return [SECONDS[name] * (1 + 0.01 * block) * (1 + 0.02 * k) for k in (-1, 0, 1)]
 
 
-def write_journal(folder: Path, blocks: int = 3, mismatch: tuple[str, ...] = (), absent: tuple[str, ...] = ()) -> None:
+def write_journal(
+    folder: Path, blocks: int = 3, mismatch: tuple[str, ...] = (), absent: tuple[str, ...] = (), note: str | None = "no ranking"
+) -> None:
     with Journal(folder / "journal.jsonl") as journal:
         common = {"made": "2026-01-02T03:05:00+00:00", "command": "isoform bench", "level": "quick", "seed": 11, "threads": 2}
-        journal.write("run", **common, machine=MACHINE, versions={}, affinity=[0, 1], note="no ranking")
+        journal.write("run", **common, machine=MACHINE, versions={}, affinity=[0, 1], note=note)
         for name in absent:
             journal.write("finish", **{"pass": "time"}, cell=cell(name), block=0, state="not-installed", reason=NOT_INSTALLED)
         for block in range(blocks):
-            for name in NAMES:
-                finish = {"pass": "time", "cell": cell(name), "block": block}
+            for name, replica in [*((name, 0) for name in NAMES), ("numpy", 1)]:
+                finish = {"pass": "time", "cell": cell(name) | {"replica": replica}, "block": block}
                 if name in mismatch:
                     journal.write("finish", **finish, state="mismatch", reason="check 2: terms differ by 1e-3")
                     continue

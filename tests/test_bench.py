@@ -7,18 +7,20 @@ import types
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import impls
 import specs
 from harness import machine
 from harness.bench import journal, measure, memory, rounds, schedule, table
 from harness.bench.cells import Cell, cells
+from harness.bench.ratios import ratios
 from harness.errors import FAILED, NOTHING_RAN, OK, UserError
 from harness.processes import Worker, cpus
 
 CELL = {
     "spec": "vae", "spec_hash": "0", "implementation": "numpy", "operation": "train",
-    "device": "cpu", "dtype": "float32", "precision": "highest", "batch_size": 10,
+    "device": "cpu", "dtype": "float32", "precision": "highest", "batch_size": 10, "replica": 0,
 }  # fmt: skip
 TIMES = ("rounds_s", "import_s", "build_s", "first_call_s")
 
@@ -129,6 +131,30 @@ def test_a_cell_that_was_in_flight_is_told(tmp_path):
     assert line["state"] == "interrupted" and math.isnan(line["step_s"]) and line["blocks"] == 0
 
 
+def test_who_is_faster_is_told_by_pairs_of_a_block(tmp_path):
+    blocks, drift = range(8), [1.0, 1.5, 0.7, 1.1, 2.0, 0.9, 1.3, 0.6]  # of the machine: far more than what differs
+    noise = [1.0, 1.01, 0.99, 1.005, 0.995, 1.0, 1.01, 0.99]
+    speeds = {("numpy", 0): 0.1, ("numpy", 1): 0.1, ("torch", 0): 0.12, ("jax", 0): 0.1}
+    rows = []
+    for (name, replica), step in speeds.items():
+        order = noise if name == "numpy" and not replica else noise[::-1]
+        seconds = [[4 * step * drift[k] * order[k]] * 3 for k in blocks]
+        rows += rows_of(*seconds, cell={**CELL, "implementation": name, "replica": replica})
+    path = written(tmp_path / "journal.jsonl", {"row": "run"}, *rows)
+    found = {(row["base"], row["implementation"]): row for row in ratios(path).to_dict("records")}
+    assert list(found) == [("numpy", "torch"), ("numpy", "jax"), ("torch", "jax")]
+    assert [row["verdict"] for row in found.values()] == ["slower", "equal within noise", "faster"]
+    assert found["numpy", "torch"]["ratio"] == pytest.approx(1.2) and found["torch", "jax"]["ratio"] == pytest.approx(1 / 1.2)
+    logs = np.log(noise[::-1]) - np.log(noise)  # of the twin
+    half = stats.t.ppf(0.975, 7) * logs.std(ddof=1) / math.sqrt(8)
+    assert [row["floor"] for row in found.values()] == pytest.approx([math.expm1(half)] * 3)
+    assert list(table.summary(path).implementation) == ["numpy", "torch", "jax"]
+    wrong = rows_of([], state="mismatch", cell={**CELL, "implementation": "jax"})
+    assert len(ratios(written(tmp_path / "wrong.jsonl", {"row": "run"}, *rows, *wrong))) == 1
+    alone = ratios(written(tmp_path / "alone.jsonl", {"row": "run"}, *[row for row in rows if not row["cell"]["replica"]]))
+    assert set(alone.verdict) == {"cannot tell"} and alone.floor.isna().all()  # without an A/A control nobody knows the noise
+
+
 # What there is to measure.
 
 
@@ -183,7 +209,10 @@ def test_a_real_bench(monkeypatch, tmp_path):
     assert started == [(row["pass"], row["block"], row["cell"]) for row in finished if row["pass"] == "time"] + started[-2:]
     assert [row["when"] for row in rows if row["row"] == "state"] == ["before", "after"] * 2
     timed = [row for row in finished if row["pass"] == "time"]
-    assert len(timed) == 2 * 2 * 3 and {row["state"] for row in finished} == {"ok"}
+    twins = [row for row in timed if row["cell"]["replica"]]
+    assert len({row["cell"]["implementation"] for row in twins}) == 1 and len(twins) == 2 * 3
+    assert not any(row["cell"]["replica"] for row in finished if row["pass"] == "memory")
+    assert len(timed) == 3 * 2 * 3 and {row["state"] for row in finished} == {"ok"}
     first, second = ([row["cell"] for row in timed if row["block"] == block] for block in (0, 1))
     assert first != second and sorted(map(table.key, first)) == sorted(map(table.key, second))
     for row in timed:
@@ -301,7 +330,7 @@ def test_faults_are_rows_and_a_mismatch_shows_no_number(python, site, tmp_path):
     path = tmp_path / "journal.jsonl"
     rows = {}
     for row in journal.read(path).rows:
-        if row["row"] == "finish":
+        if row["row"] == "finish" and not row["cell"]["replica"]:
             rows.setdefault((row["cell"]["implementation"], row["cell"]["operation"], row["pass"]), []).append(row)
     states = {key: [row["state"] for row in found] for key, found in rows.items()}
 
@@ -336,6 +365,7 @@ def test_faults_are_rows_and_a_mismatch_shows_no_number(python, site, tmp_path):
 STUCK = """
 import impls, specs
 from harness.bench.cells import cells
+from harness.bench.ratios import ratios
 from harness.bench.station import Station
 spec, stuck = specs.load("vae").replace(data=DATA), impls.load("stuck")
 station = Station(stuck, spec, [entry.cell for entry in cells([spec], [stuck], batch_size=8)], {}, seed=0, silence_s=200)
@@ -353,7 +383,7 @@ def test_a_hang_costs_its_cell(python, site):
 def test_an_absent_device_is_a_row(monkeypatch, tmp_path):
     path = measured(monkeypatch, tmp_path, ["numpy"], device="cuda")
     finished = [row for row in journal.read(path).rows if row["row"] == "finish"]
-    assert {row["state"] for row in finished} == {"unsupported"} and len(finished) == 3
+    assert {row["state"] for row in finished} == {"unsupported"} and len(finished) == 2 * 3  # of its twin too
     assert "numpy sees no device 'cuda'" in finished[0]["reason"] and schedule.exit_code(path) == NOTHING_RAN
 
 

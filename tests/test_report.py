@@ -182,7 +182,7 @@ def speeds_of(name: str) -> list[str]:
 def found_in(folder: Path, values: list[str]) -> set[str]:
     """Which of the values stand in what report wrote: the page, the tables and the text of the figures."""
     texts = [path.read_text() for path in (folder / "report.md", *folder.glob("tables/*.csv"), *folder.glob("figures/*.svg"))]
-    assert len(texts) == 1 + 6 + 1
+    assert len(texts) == 1 + 7 + 1
     return {value for value in values if any(value in text for text in texts)}
 
 
@@ -202,6 +202,8 @@ def test_no_speed_without_a_certificate(folder, name):
     assert found_in(folder, speeds_of("torch")) == set()
     assert found_in(folder, speeds_of("jax")) == set(speeds_of("jax")) - {"123.456789"}  # the others keep theirs
     assert "torch" not in set(table(folder, "measurements")["implementation"])
+    pairs = table(folder, "ratios")
+    assert list(zip(pairs["base"], pairs["implementation"], strict=True)) == [("numpy", "jax")]
     for csv in ("speed", "times", "memory"):
         (of_torch,) = table(folder, csv).query("implementation == 'torch'").to_dict("records")
         assert of_torch["state"] == state and reason in of_torch["reason"] and pd.isna(of_torch["certificate"])
@@ -254,6 +256,22 @@ def test_what_is_not_installed_is_a_row_with_its_reason(folder):
     assert f"- keras-jax, vae train: not-installed: {NOT_INSTALLED}" in text
     of_keras = table(folder, "equivalence").set_index("implementation").loc["keras-jax"]
     assert of_keras["state"] == "not-installed" and of_keras["reason"] == NOT_INSTALLED
+
+
+@pytest.mark.usefixtures("small_figures")
+def test_the_ranking_is_against_the_fastest_and_has_its_verdicts(folder):
+    report.build(folder)
+    assert "Who is faster" not in (folder / "report.md").read_text()  # level quick ranks nothing
+    (folder / "journal.jsonl").unlink()
+    write_journal(folder, blocks=10, note=None)
+    report.build(folder)
+    shown = {line[2]: line[3:] for line in lines(folder, "| vae | train |") if line[3] == "numpy"}
+    assert list(shown) == ["torch", "jax"]
+    for name, (_, ratio, _, floor, verdict) in shown.items():
+        assert ratio == f"{SECONDS[name] / SECONDS['numpy']:.3g}" and floor == "0 %" and verdict == "slower"
+    turned = {row["implementation"]: row for row in page.against(table(folder, "ratios"), "torch")}
+    assert turned["numpy"]["ratio"] == pytest.approx(SECONDS["numpy"] / SECONDS["torch"]) and turned["numpy"]["text"] == "faster"
+    assert turned["numpy"]["low"] <= turned["numpy"]["ratio"] <= turned["numpy"]["high"] and turned["jax"]["text"] == "slower"
 
 
 # The page as a whole.

@@ -57,7 +57,7 @@ def test_at_most_1_percent_of_pairs_that_do_not_differ_are_called_different(cell
         shared = SHARED * RNG.standard_normal((cells, BLOCKS))
         base, new = simulated(cells, BLOCKS, shared=shared), simulated(cells, BLOCKS, shared=shared)
         ratios = [paired(dict(enumerate(one)), dict(enumerate(two))) for one, two in zip(base, new, strict=True)]
-        wrong += sum(one.word in ("faster", "slower") for one in verdicts(ratios, floor=0.0, least=0.0))
+        wrong += sum(one.word in ("faster", "slower") for one in verdicts(ratios, [0.0] * cells, least=0.0))
     assert wrong / (tables * cells) <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / (tables * cells))  # and the simulation's own error
 
 
@@ -73,7 +73,7 @@ def test_what_differs_is_found(effect, word):
     for _ in range(200):
         shared = SHARED * RNG.standard_normal((1, 2 * BLOCKS))
         base, new = simulated(1, 2 * BLOCKS, shared=shared), simulated(1, 2 * BLOCKS, effect=math.log(effect), shared=shared)
-        found += verdicts([paired(dict(enumerate(base[0])), dict(enumerate(new[0])))])
+        found += verdicts([paired(dict(enumerate(base[0])), dict(enumerate(new[0])))], [0.0])
     assert np.mean([one.word == word for one in found]) > 0.9
 
 
@@ -83,23 +83,27 @@ def of(value, spread, n=10):
     return Estimate(value, value * math.exp(-half), value * math.exp(half), spread, n, 2 * stats.t.sf(t, n - 1))
 
 
+def judged(*ratios, floor=0.0):
+    return verdicts(ratios, [floor] * len(ratios))
+
+
 def test_a_verdict_has_its_reasons():
-    words = [str(one) for one in verdicts([of(1.5, 0.05), of(1 / 1.5, 0.05), of(1.01, 0.01), of(1.04, 0.001)])]
+    words = [str(one) for one in judged(of(1.5, 0.05), of(1 / 1.5, 0.05), of(1.01, 0.01), of(1.04, 0.001))]
     assert words == ["slower", "faster", "equal within noise", "equal within noise"]
-    assert verdicts([of(1.2, 0.01)], floor=0.15)[0].word == "equal within noise"  # no more than one thing differs from itself
-    assert verdicts([of(1.5, 0.01)], floor=math.nan)[0].word == "cannot tell"  # nobody knows the noise
-    assert verdicts([estimate([1.5])])[0].more is None and str(verdicts([estimate([1.5])])[0]) == "cannot tell"
-    one, many = verdicts([of(1.2, 0.15)])[0], verdicts([of(1.2, 0.15), *[of(1.0001, 0.15)] * 30])[0]
+    assert judged(of(1.2, 0.01), floor=0.3)[0].word == "equal within noise"  # no more than one thing differs from itself
+    assert judged(of(1.5, 0.01), floor=math.nan)[0].word == "cannot tell"  # nobody knows the noise
+    assert judged(estimate([1.5]))[0].more is None and str(judged(estimate([1.5]))[0]) == "cannot tell"
+    one, many = judged(of(1.2, 0.15))[0], judged(of(1.2, 0.15), *[of(1.0001, 0.15)] * 30)[0]
     assert one.word == "slower" and many.word == "cannot tell" and many.p > one.p
 
 
 @pytest.mark.parametrize("value, spread", [(1.10, 0.2), (1.0, 0.2), (1.02, 0.1)])
 def test_as_many_more_blocks_as_it_asks_for_are_enough_and_no_fewer(value, spread):
     ratio = of(value, spread, n=5)
-    assert verdicts([ratio])[0].word == "cannot tell"
+    assert judged(ratio)[0].word == "cannot tell"
     more = more_blocks(ratio, math.log1p(LEAST))
-    assert verdicts([of(value, spread, n=5 + more)])[0].word != "cannot tell"
-    assert verdicts([of(value, spread, n=5 + more - 1)])[0].word == "cannot tell"
+    assert judged(of(value, spread, n=5 + more))[0].word != "cannot tell"
+    assert judged(of(value, spread, n=5 + more - 1))[0].word == "cannot tell"
 
 
 def test_what_lies_on_the_margin_is_never_told():
@@ -107,5 +111,6 @@ def test_what_lies_on_the_margin_is_never_told():
 
 
 def test_the_floor_is_the_far_end_of_what_differs_from_itself():
-    assert noise_floor([of(1.0, 0.02), of(0.9, 0.05)]) == pytest.approx(1 / of(0.9, 0.05).low - 1)
-    assert math.isnan(noise_floor([])) and math.isnan(noise_floor([estimate([1.0])]))
+    assert noise_floor(of(0.9, 0.05)) == pytest.approx(1 / of(0.9, 0.05).low - 1)
+    assert noise_floor(of(1.1, 0.05)) == pytest.approx(of(1.1, 0.05).high - 1)
+    assert math.isnan(noise_floor(None)) and math.isnan(noise_floor(estimate([1.0])))

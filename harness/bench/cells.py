@@ -22,6 +22,7 @@ class Cell:
     dtype: str
     precision: str
     batch_size: int  # rows that one step of the operation takes in
+    replica: int = 0  # 1: the same once more, the A/A control
 
     def row(self) -> dict:
         return asdict(self)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -124,7 +124,8 @@ class Bench:
     def run(self) -> None:
         pending = [entry.cell for entry in self.entries if entry.state == "pending"]
         remembered = [cell for cell in pending if cell.operation in REMEMBERED]
-        total = len(self.entries) - len(pending) + len(pending) * self.level.blocks + len(remembered)
+        pending += self.twins(pending)
+        total = sum(entry.state != "pending" for entry in self.entries) + len(pending) * self.level.blocks + len(remembered)
         self.on_event({"event": "plan", "total": total})
         for entry in self.entries:
             if entry.state != "pending":
@@ -135,6 +136,14 @@ class Bench:
                 self.time_block(block, spec, [cell for cell in pending if (cell.spec, cell.spec_hash) == (spec.name, spec.hash)])
                 self.journal.write("state", block=block, spec=spec.name, when="after", at=now(), **machine.state())
         self.memory_pass(remembered)
+
+    def twins(self, pending: list[Cell]) -> list[Cell]:
+        """For each spec the cells of one implementation, drawn at random, once more: what differs between them is noise."""
+        names: dict[tuple[str, str], set[str]] = {}
+        for cell in pending:
+            names.setdefault((cell.spec, cell.spec_hash), set()).add(cell.implementation)
+        chosen = {spec: self.draw.choice(sorted(some)) for spec, some in names.items()}
+        return [replace(cell, replica=1) for cell in pending if chosen[cell.spec, cell.spec_hash] == cell.implementation]
 
     # The time pass. All processes of a block are alive at once; only one at a time is asked for anything that is timed.
 
@@ -159,9 +168,11 @@ class Bench:
                     self.time_cell(block, station, cell, cold)
 
     def by_implementation(self, cells: list[Cell]) -> list[list[Cell]]:
-        """In random order."""
-        names = list(dict.fromkeys(cell.implementation for cell in cells))
-        return [[cell for cell in cells if cell.implementation == name] for name in self.draw.sample(names, len(names))]
+        """In random order; a twin is one of its own."""
+        found: dict[tuple[str, int], list[Cell]] = {}
+        for cell in cells:
+            found.setdefault((cell.implementation, cell.replica), []).append(cell)
+        return self.draw.sample(list(found.values()), len(found))
 
     def station(self, spec: Spec, cells: list[Cell], environment: dict[str, str]) -> Station:
         implementation = next(one for one in self.implementations if one.name == cells[0].implementation)
@@ -171,7 +182,7 @@ class Bench:
         """None where every start is timed; else a place of this spec and implementation alone, empty in the first block."""
         if self.level.cold_blocks == self.level.blocks:
             return NO_CACHES
-        place = Path(self.caches) / f"{cell.spec}-{cell.spec_hash[:8]}-{cell.implementation}"
+        place = Path(self.caches) / f"{cell.spec}-{cell.spec_hash[:8]}-{cell.implementation}-{cell.replica}"
         return {
             "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "0",
             "TORCHINDUCTOR_CACHE_DIR": str(place / "torch"),

@@ -16,6 +16,7 @@ from scipy import stats
 CONFIDENCE = 0.95  # of every interval
 ALPHA = 0.01  # of a verdict "faster" or "slower": it is wrong of at most this share of pairs that do not differ
 LEAST = 0.05  # a difference below this share is not worth a verdict, on machines such as these
+ROUNDING = 1e-12  # what differs by less does not differ
 MOST_MORE = 1000  # blocks that "cannot tell" asks for at most
 
 
@@ -51,8 +52,8 @@ def estimate(values: Sequence[float]) -> Estimate:
     n, sd = len(logs), float(logs.std(ddof=1)) if len(logs) > 1 else math.nan
     if n == 1:
         return Estimate(float(np.exp(logs[0])), math.nan, math.nan, sd, 1, math.nan)
-    if sd == 0:  # SciPy has no interval then
-        value, p = float(np.exp(logs[0])), float(logs[0] == 0)
+    if sd < ROUNDING:  # SciPy has no interval then
+        value, p = float(np.exp(logs[0])), float(abs(logs[0]) < ROUNDING)
         return Estimate(value, value, value, sd, n, p)
     test = stats.ttest_1samp(logs, 0)
     interval = test.confidence_interval(CONFIDENCE)
@@ -70,7 +71,7 @@ def unpaired(base: Sequence[float], new: Sequence[float]) -> Estimate:
     """new / base of two runs that did not run side by side: Welch's interval, the wider for it."""
     one, two = np.log(np.asarray(base, float)), np.log(np.asarray(new, float))
     value, n = float(np.exp(two.mean() - one.mean())), min(len(one), len(two))
-    if n == 1 or one.std() == two.std() == 0:
+    if n == 1 or max(one.std(), two.std()) < ROUNDING:
         return Estimate(value, math.nan, math.nan, math.nan, n, math.nan)
     test = stats.ttest_ind(two, one, equal_var=False)
     interval = test.confidence_interval(CONFIDENCE)
@@ -78,24 +79,25 @@ def unpaired(base: Sequence[float], new: Sequence[float]) -> Estimate:
     return Estimate(value, math.exp(interval.low), math.exp(interval.high), sd, n, float(test.pvalue))
 
 
-def noise_floor(twins: Sequence[Estimate]) -> float:
-    """The share by which one implementation has differed from itself: the farthest end of the A/A intervals. NaN where none can be told."""
-    ends = [max(-math.log(one.low), math.log(one.high)) for one in twins if not math.isnan(one.low)]
-    return math.expm1(max(ends)) if ends else math.nan
+def noise_floor(twin: Estimate | None) -> float:
+    """The share by which an implementation may have differed from itself: the far end of an A/A interval. NaN where that cannot be told."""
+    if twin is None or math.isnan(twin.low):
+        return math.nan
+    return math.expm1(max(abs(math.log(twin.low)), abs(math.log(twin.high))))
 
 
-def verdicts(ratios: Sequence[Estimate], floor: float = 0.0, least: float = LEAST) -> list[Verdict]:
-    """One verdict a ratio of seconds, new / base, judged together.
+def verdicts(ratios: Sequence[Estimate], floors: Sequence[float], least: float = LEAST) -> list[Verdict]:
+    """One verdict a ratio of seconds, new / base, judged together; `floors`: the noise floor that holds for each.
 
     Slower or faster: p, adjusted for their number (Benjamini and Hochberg 1995), is at most ALPHA, the interval excludes 1, and the
-    difference exceeds max(least, 2 x floor). Equal: the whole interval is within that. Else it cannot be told.
+    difference exceeds max(least, floor). Equal: the whole interval is within that. Else, or where no floor is known, it cannot be told.
     """
     known = [k for k, one in enumerate(ratios) if not math.isnan(one.p)]
     adjusted = np.full(len(ratios), math.nan)
     if known:
         adjusted[known] = stats.false_discovery_control([ratios[k].p for k in known])
-    margin = math.log1p(max(least, 2 * floor if not math.isnan(floor) else math.inf))
-    return [_verdict(one, float(p), margin) for one, p in zip(ratios, adjusted, strict=True)]
+    margins = [math.log1p(math.inf if math.isnan(floor) else max(least, floor)) for floor in floors]
+    return [_verdict(one, float(p), margin) for one, p, margin in zip(ratios, adjusted, margins, strict=True)]
 
 
 def _verdict(ratio: Estimate, p: float, margin: float) -> Verdict:

@@ -15,6 +15,7 @@ import numpy as np
 from harness.bench.cells import CELL_FIELDS, REMEMBERED, TIMED
 from harness.bench.journal import read
 from harness.bench.memory import COLUMNS as MEMORY
+from harness.bench.statistics import Estimate, estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 PAIR = ("spec", "spec_hash", "implementation", "device", "dtype", "precision")
 PER_BLOCK = ("import_s", "build_s", "first_call_s", "wait_s", "steps_per_round", "compiles", "margin")
 START = ("import_s", "build_s", "first_call_s")
-CONFIDENCE = 0.95
 
 
 def long(journal: Path) -> pd.DataFrame:
@@ -59,7 +59,7 @@ def summary(journal: Path) -> pd.DataFrame:
     content = read(journal).last_run
     rows = finished(content)
     void = mismatched(rows)
-    cells = {key(row["cell"]): row["cell"] for row in content if row["row"] in ("start", "finish")}
+    cells = {key(row["cell"]): row["cell"] for row in content if row["row"] in ("start", "finish") and not row["cell"]["replica"]}
     timed, memory = by_cell(rows, "time"), by_cell(rows, "memory")
     order = sorted(cells, key=lambda one: place(cells[one]))
     return pd.DataFrame([line(cells[one], timed.get(one, []), memory.get(one, []), void) for one in order])
@@ -86,29 +86,19 @@ def line(cell: dict, timed: list[dict], memory: list[dict], void: dict[tuple, st
 
 def speed(blocks: list[list[float]], batch_size: int) -> dict[str, float]:
     """Of seconds a step: a list of rounds for each block."""
-    from scipy import stats
-
-    step = low = high = within = between = np.nan
-    if blocks:
-        logs = [np.log(rounds) for rounds in blocks]
-        medians = np.array([np.median(one) for one in logs])
-        centre, n = medians.mean(), len(medians)
-        step = np.exp(centre)
-        if all(len(one) > 1 for one in logs):
-            within = np.sqrt(np.mean([one.var(ddof=1) for one in logs]))
-        if n > 1:
-            between = medians.std(ddof=1)
-            half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * between / np.sqrt(n)
-            low, high = np.exp(centre - half), np.exp(centre + half)
+    nothing = Estimate(np.nan, np.nan, np.nan, np.nan, 0, np.nan)
+    whole = estimate([median(rounds) for rounds in blocks]) if blocks else nothing
+    logs = [np.log(rounds) for rounds in blocks]
+    several = blocks and all(len(one) > 1 for one in logs)
     return {
-        "step_s": step,
-        "step_low_s": low,
-        "step_high_s": high,
-        "samples_per_s": batch_size / step,
-        "samples_low": batch_size / high,
-        "samples_high": batch_size / low,
-        "within_sd": within,
-        "between_sd": between,
+        "step_s": whole.value,
+        "step_low_s": whole.low,
+        "step_high_s": whole.high,
+        "samples_per_s": batch_size / whole.value,
+        "samples_low": batch_size / whole.high,
+        "samples_high": batch_size / whole.low,
+        "within_sd": np.sqrt(np.mean([one.var(ddof=1) for one in logs])) if several else np.nan,
+        "between_sd": whole.sd,
     }
 
 

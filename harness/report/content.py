@@ -38,6 +38,7 @@ class Content:
     checks: pd.DataFrame  # one row a check of a certificate
     cells: pd.DataFrame  # one row a measured cell; no measured value without a certificate
     long: pd.DataFrame  # one row a measured value
+    ratios: pd.DataFrame  # one row for each two implementations of a spec and operation, with the verdict
 
     @property
     def dtypes(self) -> list[str]:
@@ -67,8 +68,8 @@ def load(folder: Path) -> Content:
     checks = pd.DataFrame(
         [_check(one, check) for one in verify["certificates"] for check in one["checks"]], columns=["certificate", *OF_CERTIFICATE, *CHECK]
     )
-    runs, cells, values = _bench(folder / "journal.jsonl")
-    return Content(verify, runs, equivalence, checks, *only_certified(verify, cells, values))
+    runs, cells, values, ratios = _bench(folder / "journal.jsonl")
+    return Content(verify, runs, equivalence, checks, *only_certified(verify, cells, values, ratios))
 
 
 def read_verify(path: Path) -> dict:
@@ -116,40 +117,47 @@ def _check(certificate: dict, check: dict) -> dict:
     return {"certificate": certificate["id"], **{key: certificate[key] for key in OF_CERTIFICATE}, **{key: check[key] for key in CHECK}}
 
 
-def _bench(journal: Path) -> tuple[list[dict], pd.DataFrame, pd.DataFrame]:
+def _bench(journal: Path) -> tuple[list[dict], pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     import pandas as pd
 
     if not journal.exists():
-        return [], pd.DataFrame(), pd.DataFrame()
+        return [], pd.DataFrame(), pd.DataFrame(), pd.DataFrame()
     from harness.bench.journal import read
+    from harness.bench.ratios import ratios
     from harness.bench.table import long, summary
 
     runs = [row for row in read(journal).last_run if row["row"] == "run"]
-    return runs, summary(journal), long(journal)
+    return runs, summary(journal), long(journal), ratios(journal)
 
 
-def only_certified(verify: dict, cells: pd.DataFrame, values: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`cells` and `values` without any measured value of a pair that verify failed or never saw, or whose renewal failed.
+def only_certified(
+    verify: dict, cells: pd.DataFrame, values: pd.DataFrame, ratios: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """All three without any measured value of a pair that verify failed or never saw, or whose renewal failed.
 
     Whatever one dtype of a pair does wrong, no dtype of it has a speed. A certificate counts for the spec's hash it was made for.
     """
-    from harness.bench.cells import CELL_FIELDS
+    from harness.bench.ratios import GROUP
 
     if cells.empty:
-        return cells, values
+        return cells, values, ratios
     judge, good = Judge(verify), set()
     cells = cells.astype({"reason": object, "certificate": object})
     for index, cell in cells.iterrows():
         state, reason = judge(cell)
         if state == "ok":
-            good.add(tuple(cell[name] for name in CELL_FIELDS))
+            good.add(tuple(cell[name] for name in (*GROUP, "implementation")))
             continue
         cells.loc[index, ["state", "reason", "certificate", "margin"]] = [state, reason, None, float("nan")]
         cells.loc[index, list(MEASURED)] = float("nan")
         cells.loc[index, ["blocks", "rounds"]] = 0
         cells.at[index, "memory_reasons"] = dict.fromkeys(MEMORY, f"not measured: {state}")
-    keep = [tuple(one) in good for one in values[list(CELL_FIELDS)].itertuples(index=False)]
-    return cells, values[keep]
+
+    def kept(table: pd.DataFrame, who: str) -> list[bool]:
+        return [tuple(one) in good for one in table[[*GROUP, who]].itertuples(index=False)]
+
+    ratios = ratios[kept(ratios, "base")]
+    return cells, values[kept(values, "implementation")], ratios[kept(ratios, "implementation")]
 
 
 class Judge:

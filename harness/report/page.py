@@ -78,6 +78,7 @@ def tables(content: Content) -> dict[str, pd.DataFrame]:
         "speed": content.cells[[*head, "margin", "blocks", "rounds", *RATE, *STEP, *SPREAD]],
         "times": content.cells[[*head, *START, "step_s"]],
         "memory": content.cells[[*head, *MEMORY]].assign(missing_because=reasons),
+        "ratios": content.ratios,
         "measurements": content.long,
     }
 
@@ -88,7 +89,15 @@ def render(content: Content) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"number": number, "seconds": seconds, "mib": mib, "cell": escape, "words": words, "interval": interval}
+    environment.filters |= {
+        "number": number,
+        "seconds": seconds,
+        "mib": mib,
+        "cell": escape,
+        "words": words,
+        "interval": interval,
+        "percent": percent,
+    }
     cells = content.cells.to_dict("records")
     return environment.get_template("report.md.j2").render(
         content=content,
@@ -99,7 +108,36 @@ def render(content: Content) -> str:
         runs=content.runs,
         failures=[message for row in content.verify["rows"] for message in row.get("failures", [])],
         missing_memory=memory_reasons(cells),
+        rankings=rankings(content),
     )
+
+
+def rankings(content: Content) -> list[dict]:
+    """{"spec", "operation", "fastest", "floor", "rows"} of what is trained or fitted; in the rows each other implementation's time over
+    the fastest's. None at level quick."""
+    if content.cells.empty or content.runs[-1].get("note"):
+        return []
+    found = []
+    for (spec, operation), cells in content.cells[content.cells["state"] == "ok"].groupby(["spec", "operation"], sort=False):
+        if operation in ("train", "fit") and len(cells) > 1:
+            fastest = cells.sort_values("step_s")["implementation"].iloc[0]
+            pairs = content.ratios[(content.ratios["spec"] == spec) & (content.ratios["operation"] == operation)]
+            rows = sorted(against(pairs, fastest), key=lambda row: row["ratio"])
+            found.append({"spec": spec, "operation": operation, "fastest": fastest, "floor": pairs["floor"].max(), "rows": rows})
+    return found
+
+
+TURNED = {"faster": "slower", "slower": "faster"}
+
+
+def against(pairs: pd.DataFrame, base: str) -> list[dict]:
+    """The rows of a table of ratios that have `base` in them, turned so that it is the base."""
+    rows = pairs[pairs["base"] == base].to_dict("records")
+    for row in pairs[pairs["implementation"] == base].to_dict("records"):
+        text = TURNED.get(row["text"], row["text"])
+        turned = {"implementation": row["base"], "ratio": 1 / row["ratio"], "low": 1 / row["high"], "high": 1 / row["low"], "text": text}
+        rows.append({**row, **turned, "base": base})
+    return rows
 
 
 def cell_reasons(cells: list[dict]) -> list[str]:
@@ -157,6 +195,10 @@ def interval(cell: dict) -> str:
     if cell["samples_high"] > WIDEST * cell["samples_low"]:
         return f"cannot tell: wider than a factor of {WIDEST}"
     return f"{number(cell['samples_low'])} to {number(cell['samples_high'])}"
+
+
+def percent(value: float) -> str:
+    return "unknown" if missing(value) else f"{100 * value:.2g} %"
 
 
 def mib(value: float) -> str:
