@@ -1,15 +1,17 @@
 """The kill matrix's own tests: the tool can say "survived", and a sample of planted faults is caught, some of them new each time."""
 
 import ast
+import json
 import queue
 import random
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from harness.processes import cpus
-from tests.mutants.__main__ import ENOUGH, chosen, examine, judged, plant
+from tests.mutants.__main__ import ENOUGH, Matrix, chosen, examine, judged, plant
 from tests.mutants.mutate import Mutant, mutants
 
 ROOT = Path(__file__).parents[1]
@@ -20,8 +22,9 @@ def killed_by(file: str, source: str) -> list[list]:
     """The checks that fail when `source` stands in for a file of the NumPy implementation."""
     free: queue.Queue = queue.Queue()
     free.put(cpus()[0])
-    mutant = Mutant(file, 0, "test", "", "", source)
-    return examine("numpy", [mutant], free, SimpleNamespace(update=lambda count: None))[0]["killed_by"]
+    rows: list[dict] = []
+    examine("numpy", [Mutant(file, 0, "test", "", "", source)], free, Matrix(None, 0), rows.append)
+    return rows[0]["killed_by"]
 
 
 @pytest.mark.parametrize("path", ["numpy/layers.py", "torch/vae.py", "jax/vae.py", "keras/adam.py"])
@@ -62,9 +65,32 @@ def test_a_verdict_needs_two_checks_or_a_listed_reason():
 @pytest.mark.parametrize("implementation", ["numpy", "torch"])
 @pytest.mark.parametrize("seed", [0, random.SystemRandom().randrange(2**32)], ids=["same", "fresh"])
 def test_planted_faults_are_caught(implementation, seed):
-    matrix = plant((implementation,), SAMPLE if seed == 0 else FRESH, seed, jobs=1)
-    assert len(matrix["rows"]) == (SAMPLE if seed == 0 else FRESH)
-    assert [row for row in matrix["rows"] if row["verdict"] == "survived"] == [], f"seed {seed}"
+    rows = plant((implementation,), SAMPLE if seed == 0 else FRESH, seed, jobs=1)
+    assert len(rows) == (SAMPLE if seed == 0 else FRESH)
+    assert [row for row in rows if row["verdict"] == "survived"] == [], f"seed {seed}"
+
+
+def test_a_run_that_was_cut_off_goes_on_where_it_was(tmp_path, monkeypatch):
+    path, asked = tmp_path / "mutants.json", []
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: Child(asked))
+    first = plant(("numpy",), 2, 0, 1, path)
+    again = plant(("numpy",), 4, 0, 1, path)
+    assert len(asked) == 4 and len(again) == 4 and [row["id"] for row in again if row["id"] in {row["id"] for row in first}]
+    assert {row["id"] for row in json.loads(path.read_text())["rows"]} == {row["id"] for row in again}
+    monkeypatch.setattr("tests.mutants.__main__.code_hash", lambda implementation: "other code")
+    plant(("numpy",), 4, 0, 1, path)
+    assert len(asked) == 8 and {row["code"] for row in json.loads(path.read_text())["rows"]} == {"other code"}
+
+
+class Child:
+    """A child process that kills everything it is asked about."""
+
+    def __init__(self, asked: list):
+        self.stdin = SimpleNamespace(write=asked.append, flush=lambda: None, close=lambda: None)
+        self.stdout = SimpleNamespace(readline=lambda: json.dumps({"killed_by": [[2, "", "", ""], [3, "", "", ""]], "seconds": 0.0}))
+
+    def wait(self) -> None:
+        pass
 
 
 def test_the_sample_takes_models_and_the_machine_room():
