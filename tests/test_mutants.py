@@ -23,7 +23,7 @@ def killed_by(file: str, source: str) -> list[list]:
     free: queue.Queue = queue.Queue()
     free.put(cpus()[0])
     rows: list[dict] = []
-    examine("numpy", [Mutant(file, 0, "test", "", "", source)], free, Matrix(None, 0), rows.append)
+    examine("numpy", [Mutant(file, 0, "test", "", "", lambda: source)], free, Matrix(None, 0), rows.append)
     return rows[0]["killed_by"]
 
 

@@ -3,8 +3,9 @@
 import ast
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 # functions that report about the machine or serve other devices: what they say is not part of the function computed
@@ -37,7 +38,12 @@ class Mutant:
     kind: str
     before: str  # the expression or statement
     after: str
-    source: str  # of the whole mutated file
+    make: Callable[[], str]
+
+    @property
+    def source(self) -> str:
+        """Of the whole mutated file."""
+        return self.make()
 
     @property
     def id(self) -> str:
@@ -52,11 +58,14 @@ def mutants(path: Path, without: tuple[str, ...] = ()) -> Iterator[Mutant]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for trail, node in _walk(tree, (), without):
         for kind, replacement in _changes(node):
-            mutated = copy.deepcopy(tree)
-            _put(mutated, trail, replacement)
-            source = ast.unparse(ast.fix_missing_locations(mutated))
             after = "(deleted)" if isinstance(replacement, ast.Pass) else _text(replacement)
-            yield Mutant(path.name, getattr(node, "lineno", 0), kind, _text(node), after, source)
+            yield Mutant(path.name, getattr(node, "lineno", 0), kind, _text(node), after, partial(_planted, tree, trail, replacement))
+
+
+def _planted(tree: ast.AST, trail: tuple, replacement: ast.AST) -> str:
+    mutated = copy.deepcopy(tree)
+    _put(mutated, trail, replacement)
+    return ast.unparse(ast.fix_missing_locations(mutated))
 
 
 def _walk(node: ast.AST, trail: tuple, without: tuple[str, ...]) -> Iterator[tuple[tuple, ast.AST]]:
