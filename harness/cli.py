@@ -212,6 +212,25 @@ def report(folder: Path) -> None:
     click.echo(report.build(folder))
 
 
+@main.command()
+@click.argument("base", type=click.Path(exists=True, path_type=Path))
+@click.argument("new", type=click.Path(exists=True, path_type=Path))
+@options("json")
+def compare(base: Path, new: Path, as_json: bool) -> None:
+    """Is NEW slower than BASE? Two results folders, or their journals, of one machine.
+
+    Exit code 0: no; 1: yes, something is; 4: cannot tell; 3: nothing that can be compared.
+    """
+    from harness import show
+    from harness.bench import compare as comparing
+
+    rows = comparing.compare(base, new)
+    if as_json:
+        click.echo(json.dumps(comparing.as_dicts(rows), indent=1))
+    show.comparison(rows)
+    sys.exit(comparing.exit_code(rows))
+
+
 @main.command("run")
 @options("spec", "impl", "device", "batch", "level", "out")
 @click.argument("more_specs", nargs=-1)

@@ -89,6 +89,24 @@ def matrix(rows: list[dict]) -> None:
             console.print(escape(message), style=BAD, highlight=False)
 
 
+def comparison(rows: list) -> None:
+    """A line a cell, the verdict last."""
+    table = Table(title="seconds a step, new over base", title_justify="left")
+    for name in ("spec", "operation", "implementation", "dtype", "batch"):
+        table.add_column(name)
+    for name in ("ratio", "95 % interval", "noise floor"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    styles = {"slower": BAD, "faster": GOOD, "equal within noise": GOOD}
+    for row in rows:
+        interval = f"{row.low:.3g} to {row.high:.3g}" if row.low == row.low else "one block"
+        floor = f"{100 * row.floor:.2g} %" if row.floor == row.floor else "unknown"
+        head = (row.spec, row.operation, row.implementation, row.dtype, str(row.batch_size))
+        style = styles.get(row.verdict, DULL)
+        table.add_row(*map(escape, head), f"{row.ratio:.3g}", interval, floor, f"[{style}]{row.text}[/]")
+    console.print(table)
+
+
 def _style(text: str) -> str:
     if text[0].isdigit():
         return GOOD

@@ -90,33 +90,37 @@ def verdicts(ratios: Sequence[Estimate], floors: Sequence[float], least: float =
     """One verdict a ratio of seconds, new / base, judged together; `floors`: the noise floor that holds for each.
 
     Slower or faster: p, adjusted for their number (Benjamini and Hochberg 1995), is at most ALPHA, the interval excludes 1, and the
-    difference exceeds max(least, floor). Equal: the whole interval is within that. Else, or where no floor is known, it cannot be told.
+    difference exceeds max(least, floor). Equal: the whole interval is within `least`. Else, or where no floor is known, it cannot be told.
     """
     known = [k for k, one in enumerate(ratios) if not math.isnan(one.p)]
     adjusted = np.full(len(ratios), math.nan)
     if known:
         adjusted[known] = stats.false_discovery_control([ratios[k].p for k in known])
-    margins = [math.log1p(math.inf if math.isnan(floor) else max(least, floor)) for floor in floors]
-    return [_verdict(one, float(p), margin) for one, p, margin in zip(ratios, adjusted, margins, strict=True)]
+    return [_verdict(one, float(p), floor, least) for one, p, floor in zip(ratios, adjusted, floors, strict=True)]
 
 
-def _verdict(ratio: Estimate, p: float, margin: float) -> Verdict:
-    effect = math.log(ratio.value)
-    if p <= ALPHA and abs(effect) > margin and not ratio.low <= 1 <= ratio.high:
-        return Verdict("slower" if effect > 0 else "faster", p)
-    if math.isfinite(margin) and -margin <= math.log(ratio.low) and math.log(ratio.high) <= margin:  # NaN is neither
+def _verdict(ratio: Estimate, p: float, floor: float, least: float) -> Verdict:
+    effect, needed = abs(math.log(ratio.value)), math.log1p(max(least, floor))
+    if math.isnan(floor):
+        return Verdict("cannot tell", p)
+    if p <= ALPHA and effect > needed and not ratio.low <= 1 <= ratio.high:
+        return Verdict("slower" if ratio.value > 1 else "faster", p)
+    if max(-math.log(ratio.low), math.log(ratio.high)) <= math.log1p(least):  # NaN is not
         return Verdict("equal within noise", p)
-    return Verdict("cannot tell", p, more_blocks(ratio, margin))
+    return Verdict("cannot tell", p, more_blocks(ratio, floor, least))
 
 
-def more_blocks(ratio: Estimate, margin: float) -> int | None:
-    """How many more, effect and spread staying as they are, until the interval is clear of 1 or within the margin. None: no spread."""
-    if math.isnan(ratio.sd) or math.isinf(margin):
+def more_blocks(ratio: Estimate, floor: float = 0.0, least: float = LEAST) -> int | None:
+    """How many more, effect and spread staying as they are, until there is a verdict.
+
+    None where that is not known: of one block, and of a difference that counts but is within the noise floor.
+    """
+    effect, needed = abs(math.log(ratio.value)), math.log1p(max(least, floor))
+    if math.isnan(ratio.sd) or math.log1p(least) < effect <= needed:
         return None
-    effect = abs(math.log(ratio.value))
     n = np.arange(ratio.n + 1, ratio.n + MOST_MORE + 1)
     spread = ratio.sd / np.sqrt(n)
-    differs = (stats.t.ppf(1 - ALPHA / 2, n - 1) * spread < effect) & (effect > margin)
-    equal = effect + stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * spread < margin
+    differs = (stats.t.ppf(1 - ALPHA / 2, n - 1) * spread < effect) & (effect > needed)
+    equal = effect + stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * spread < math.log1p(least)
     enough = np.flatnonzero(differs | equal)
     return int(n[enough[0]] - ratio.n) if len(enough) else MOST_MORE
