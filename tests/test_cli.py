@@ -150,6 +150,7 @@ def test_a_third_party_may_be_wrong_in_bench_but_has_no_speed(tmp_path):
     assert {row["state"] for row in finished if row["cell"]["implementation"] == "fast"} == {"mismatch"}
     assert {row["state"] for row in finished if row["cell"]["implementation"] == "numpy"} == {"ok"}
     assert not any("rounds_s" in row for row in finished if row["cell"]["implementation"] == "fast")
+    assert (out / "report.md").exists(), done.stderr
     page = (out / "report.md").read_text()
     speed = [line for line in page.splitlines() if line.startswith("| linear_ae | train | fast")]
     assert speed and all(("rows / s" not in line and "mismatch" in line) or "fail" in line for line in speed)

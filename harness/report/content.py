@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from harness.errors import UserError
 from harness.verify.table import footnotes, matrix
 
@@ -153,8 +155,8 @@ def only_certified(
         cells.loc[index, ["blocks", "rounds"]] = 0
         cells.at[index, "memory_reasons"] = dict.fromkeys(MEMORY, f"not measured: {state}")
 
-    def kept(table: pd.DataFrame, who: str) -> list[bool]:
-        return [tuple(one) in good for one in table[[*GROUP, who]].itertuples(index=False)]
+    def kept(table: pd.DataFrame, who: str) -> np.ndarray:
+        return np.array([tuple(one) in good for one in table[[*GROUP, who]].itertuples(index=False)], dtype=bool)
 
     ratios = ratios[kept(ratios, "base")]
     return cells, values[kept(values, "implementation")], ratios[kept(ratios, "implementation")]
