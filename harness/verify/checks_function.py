@@ -212,7 +212,7 @@ def stress_cases(c: Context) -> dict[str, tuple[Arrays, Arrays]]:
 
 
 def half_blank(x: np.ndarray) -> np.ndarray:
-    """Every second row 0, the first one 1. Not all 0: there the true loss is 1e-42, which (1 - x) l - log s(l), a usual form, rounds to 0."""
+    """Every second row 0, the first 1. Not all 0: there the true loss is 1e-42, which (1 - x) l - log s(l), a usual form, rounds to 0."""
     rows = np.arange(len(x))[:, None]
     return np.where(rows == 0, 1.0, x * (rows % 2 == 0)).astype(x.dtype)
 
@@ -236,5 +236,5 @@ def check_stress(c: Context) -> None:
         model.set_parameters(p)
         c.record.closes(f"{name}: term", model.terms(batch), truth.terms(p, batch), c.gates.terms)
         got = model.gradients(batch)
-        # of units that are all saturated, tanh's usual derivative 1 - h^2 keeps no digit: what they leave is measured by the largest gradient
+        # where all units saturate, tanh's usual derivative 1 - h^2 keeps no digit: what is left is measured by the largest gradient
         c.record.closes(f"{name}: gradient", got, truth.gradients(p, batch, got), c.gates.gradients, floor=1e-3)
