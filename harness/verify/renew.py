@@ -74,6 +74,8 @@ def _timed(model: Model, record: Comparisons, n: int, timed: tuple[str, ...]) ->
     for operation in timed:
         if operation != "train":
             batch = {"z": z} if operation == "decode" else {"x": data.load(spec).train if operation == "fit" else x}
+            if operation == "fit":  # so that one that does nothing is seen
+                model.set_parameters({name: np.zeros_like(value) for name, value in p.items()})
             model.prepare(batch, STEPS, operation, seed=1)
             model.run()
             model.block()
@@ -139,6 +141,10 @@ def _pca(model: Model, record: Comparisons, n: int) -> int:
     x = data.load(spec).train
     model.fit(x)
     got = model.parameters()
+    lent = {name: value.copy() for name, value in got.items()}
+    model.set_parameters(lent)
+    for value in lent.values():
+        value[...] = np.nan  # what a model is given, it must have copied
     _, s, vt = np.linalg.svd(x - x.mean(0), full_matrices=False)
     truth = vt[: spec.d_z]
     record.close("mean", got["mean"], x.mean(0), gate)
