@@ -183,8 +183,9 @@ def verdict(rows: list[dict]) -> int:
 @main.command()
 @options("spec", "impl", "dtype", "device", "batch", "level", "out", "dry")
 @click.option("--seed", type=click.IntRange(min=0), help="Of the random order. Default: drawn, and recorded.")
+@click.option("--resume", is_flag=True, help="Go on where the folder's last run was cut off: the same command once more, with this.")
 @click.argument("more_specs", nargs=-1)
-def bench(specs, impls, dtypes, device, batch, level, out, dry_run, seed, more_specs) -> None:
+def bench(specs, impls, dtypes, device, batch, level, out, dry_run, seed, resume, more_specs) -> None:
     """Measure speed and memory; each cell only after its certificate was renewed in the same process."""
     from harness import show
     from harness.bench import schedule
@@ -198,7 +199,7 @@ def bench(specs, impls, dtypes, device, batch, level, out, dry_run, seed, more_s
         return
     folder = folder_for(out)
     with show.bench_progress() as on_event:
-        path = schedule.bench(*chosen, **plan, folder=folder, seed=seed, command=command_line(), on_event=on_event)
+        path = schedule.bench(*chosen, **plan, folder=folder, seed=seed, command=command_line(), on_event=on_event, resume=resume)
     click.echo(f"journal: {path}\nnow:     isoform report {folder}", err=True)
     sys.exit(schedule.exit_code(path))
 

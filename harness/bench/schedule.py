@@ -17,7 +17,7 @@ from harness.bench import cells as planning
 from harness.bench.cells import REMEMBERED, Cell, Entry
 from harness.bench.journal import Journal, now, read
 from harness.bench.station import Outcome, Station
-from harness.errors import FAILED, NOTHING_RAN, OK
+from harness.errors import FAILED, NOTHING_RAN, OK, UserError
 from harness.processes import cpus
 from impls import Implementation
 from specs import Spec
@@ -67,31 +67,55 @@ def bench(
     command: str | None = None,
     on_event: Callable[[dict], None] = lambda event: None,
     silence_s: float = SILENCE_S,
+    resume: bool = False,
 ) -> Path:
     """Measure everything and return the path of the journal, to which it has been appended row by row.
 
+    `resume`: go on with the folder's last run, which must be of the same plan on the same machine; nothing that has ended is repeated.
     `on_event` is given {"event": "plan", "total": n}, then n times {"event": "cell", "cell": {...}, "state": str}.
-    Raises UserError if the journal cannot be written. An implementation that fails is a row, never an exception.
+    Raises UserError if the journal cannot be written or resumed. An implementation that fails is a row, never an exception.
     """
     specs, implementations = list(specs), list(implementations)
     entries = planning.cells(specs, implementations, dtype=dtype, device=device, batch_size=batch_size)
-    seed = secrets.randbelow(2**32) if seed is None else seed
     path = Path(folder) / "journal.jsonl"
+    same = {
+        "level": level,
+        "plan": {
+            "specs": {spec.name: spec.hash for spec in specs},
+            "implementations": [one.name for one in implementations],
+            **{"dtype": dtype, "device": device, "batch_size": batch_size},
+        },
+        "machine": machine.card(),
+        "versions": machine.versions(),
+        "affinity": cpus(),
+        "threads": len(cpus()),
+    }
+    before = resumed(path, same) if resume else []
+    seed = before[0]["seed"] if before else secrets.randbelow(2**32) if seed is None else seed
     with Journal(path) as journal, tempfile.TemporaryDirectory(prefix="isoform-") as caches:
-        journal.write(
-            "run",
-            made=now(),
-            command=command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            level=level,
-            seed=seed,
-            machine=machine.card(),
-            versions=machine.versions(),
-            affinity=cpus(),
-            threads=len(cpus()),
-            note=LEVELS[level].note,
-        )
-        Bench(specs, implementations, entries, LEVELS[level], journal, seed, caches, on_event, silence_s).run()
+        if before:
+            journal.write("resume", made=now())
+        else:
+            command = command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+            journal.write("run", made=now(), command=command, seed=seed, **same, note=LEVELS[level].note)
+        one = Bench(specs, implementations, entries, LEVELS[level], journal, seed, caches, on_event, silence_s)
+        one.remember_rows(before)
+        one.run()
+        journal.write("end", at=now())
     return path
+
+
+def resumed(path: Path, same: dict) -> list[dict]:
+    """The rows of the last run in a journal. Raises UserError if there is none, or if it was another one."""
+    again = "measure anew, without --resume, or into another folder: --out FOLDER"
+    if not path.exists() or not (rows := read(path).last_run):
+        raise UserError(f"{path}: there is no run to resume\n  mend: {again}")
+    for name, value in same.items():
+        if (found := rows[0].get(name)) != value:
+            raise UserError(
+                f"{path}: the run cannot be resumed, it has another {name}\n  expected: {found}\n  got:      {value}\n  mend: {again}"
+            )
+    return rows
 
 
 def exit_code(path: Path) -> int:
@@ -120,21 +144,39 @@ class Bench:
         self.draw = random.Random(seed)
         self.states: dict[Cell, str] = {}  # of the latest block
         self.certificates: dict[Cell, str] = {}
+        self.ended: set[tuple[str, int, Cell]] = set()  # pass, block and cell
+
+    def remember_rows(self, rows: list[dict]) -> None:
+        """What an earlier part of this run has finished is not done again."""
+        for row in rows:
+            if row["row"] == "finish":
+                self.note(row["pass"], row["block"], Cell(**row["cell"]), row["state"], row.get("certificate"))
+
+    def note(self, which: str, block: int, cell: Cell, state: str, certificate: str | None) -> None:
+        self.ended.add((which, block, cell))
+        if which == "time":
+            self.states[cell] = state
+            if state == "ok" and certificate:
+                self.certificates[cell] = certificate
+        if state == "mismatch":
+            self.certificates.pop(cell, None)
 
     def run(self) -> None:
         pending = [entry.cell for entry in self.entries if entry.state == "pending"]
         remembered = [cell for cell in pending if cell.operation in REMEMBERED]
         pending += self.twins(pending)
-        total = sum(entry.state != "pending" for entry in self.entries) + len(pending) * self.level.blocks + len(remembered)
-        self.on_event({"event": "plan", "total": total})
-        for entry in self.entries:
-            if entry.state != "pending":
-                self.finish("time", 0, entry.cell, Outcome(entry.state, entry.reason))
-        for block in range(self.level.blocks):
+        standing = [entry for entry in self.entries if entry.state != "pending" and ("time", 0, entry.cell) not in self.ended]
+        blocks = [[cell for cell in pending if ("time", block, cell) not in self.ended] for block in range(self.level.blocks)]
+        remembered = [cell for cell in remembered if ("memory", 0, cell) not in self.ended]
+        self.on_event({"event": "plan", "total": len(standing) + sum(map(len, blocks)) + len(remembered)})
+        for entry in standing:
+            self.finish("time", 0, entry.cell, Outcome(entry.state, entry.reason))
+        for block, cells in enumerate(blocks):
             for spec in self.draw.sample(self.specs, len(self.specs)):
-                self.journal.write("state", block=block, spec=spec.name, when="before", at=now(), **machine.state())
-                self.time_block(block, spec, [cell for cell in pending if (cell.spec, cell.spec_hash) == (spec.name, spec.hash)])
-                self.journal.write("state", block=block, spec=spec.name, when="after", at=now(), **machine.state())
+                if mine := [cell for cell in cells if (cell.spec, cell.spec_hash) == (spec.name, spec.hash)]:
+                    self.journal.write("state", block=block, spec=spec.name, when="before", at=now(), **machine.state())
+                    self.time_block(block, spec, mine)
+                    self.journal.write("state", block=block, spec=spec.name, when="after", at=now(), **machine.state())
         self.memory_pass(remembered)
 
     def twins(self, pending: list[Cell]) -> list[Cell]:
@@ -214,10 +256,8 @@ class Bench:
     def time_cell(self, block: int, station: Station, cell: Cell, cold: bool) -> None:
         self.begin("time", block, cell)
         outcome = station.time(cell, self.level.rounds)
-        if outcome.state == "ok":
-            self.certificates[cell] = outcome.measured["certificate"]
-            if not cold or station.reopened:  # a process that was opened again finds what the one before has compiled
-                outcome.measured.update(import_s=None, build_s=None, first_call_s=None)
+        if outcome.state == "ok" and (not cold or station.reopened):  # opened again, it finds what the process before has compiled
+            outcome.measured.update(import_s=None, build_s=None, first_call_s=None)
         self.finish("time", block, cell, outcome)
 
     # The memory pass: a process for each cell, and only for what was certified and timed.
@@ -250,10 +290,7 @@ class Bench:
         self.journal.write("start", **{"pass": which}, cell=cell.row(), block=block, at=now())
 
     def finish(self, which: str, block: int, cell: Cell, outcome: Outcome, **known: object) -> None:
-        if which == "time":
-            self.states[cell] = outcome.state
-        if outcome.state == "mismatch":
-            self.certificates.pop(cell, None)
+        self.note(which, block, cell, outcome.state, outcome.measured.get("certificate"))
         fields = {"pass": which, "cell": cell.row(), "block": block, "at": now(), "state": outcome.state, "reason": outcome.reason}
         self.journal.write("finish", **fields, **known, **outcome.measured)
         self.on_event({"event": "cell", "cell": cell.row(), "state": outcome.state})

@@ -1,0 +1,108 @@
+"""A bench that is killed at any moment loses the cell in flight, and goes on where it was."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+import impls
+import specs
+from harness import machine
+from harness.bench import journal, schedule
+from harness.bench.cells import Cell
+from harness.bench.station import Outcome
+from harness.errors import USAGE, UserError
+
+ROOT = Path(__file__).parents[1]
+BENCH = [sys.executable, "-m", "harness.cli", "bench", "--spec", "linear_ae", "--spec", "pca", "--impl", "numpy"]
+KILLS = int(os.environ.get("ISOFORM_KILLS", "20"))
+
+
+def start(folder, *more):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([*BENCH, "--out", folder, *more], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finished(rows):
+    return Counter((row["pass"], row["block"], json.dumps(row["cell"], sort_keys=True)) for row in rows if row["row"] == "finish")
+
+
+def test_kill_9_at_any_moment_loses_the_cell_in_flight_alone(tmp_path):
+    path, moment, kills, before = tmp_path / "journal.jsonl", random.Random(), 0, b""
+    while True:
+        process = start(tmp_path, *(["--resume"] if path.exists() and path.read_bytes().count(b"\n") else []))
+        time.sleep(moment.uniform(0, 4 if kills < KILLS else 0))
+        if kills < KILLS:
+            workers = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        _, said = process.communicate(timeout=200)
+        now = path.read_bytes() if path.exists() else b""
+        assert now.startswith(before[: before.rfind(b"\n") + 1])  # what was written stays as it was
+        before = now
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, said.decode()
+        _, alive = psutil.wait_procs(workers, timeout=10)
+        assert not alive, f"workers outlive the parent: {alive}"
+    rows = journal.read(path).rows
+    assert [row["row"] for row in rows if row["row"] in ("run", "end")] == ["run", "end"]
+    once = finished(rows)
+    assert set(once.values()) == {1}, "something that had ended was done again"
+    started = Counter(json.dumps(row["cell"], sort_keys=True) for row in rows if row["row"] == "start")
+    assert sum(started.values()) - sum(once.values()) <= kills  # at most one cell in flight for each
+    cells = {json.dumps(row["cell"], sort_keys=True) for row in rows if row["row"] == "finish"}
+    level = schedule.LEVELS["quick"]
+    assert all(sum(cell == one for which, _, one in once if which == "time") == level.blocks for cell in cells)
+
+
+def test_only_the_same_run_is_resumed(tmp_path, monkeypatch):
+    plan = {"level": "quick", "dtype": "float32", "device": "cpu", "batch_size": None, "folder": tmp_path}
+    numpy, spec = [impls.load("numpy")], [specs.load("pca")]
+    with pytest.raises(UserError, match="no run to resume"):
+        schedule.bench(spec, numpy, **plan, resume=True)
+    assert not (tmp_path / "journal.jsonl").exists()
+    monkeypatch.setattr(schedule.Bench, "run", lambda self: None)
+    path = schedule.bench(spec, numpy, **plan, seed=5)
+    before = path.read_bytes()
+    for other, name in (({"level": "ci"}, "level"), ({"batch_size": 3}, "plan")):
+        with pytest.raises(UserError, match=f"another {name}\n  expected"):
+            schedule.bench(spec, numpy, **{**plan, **other}, resume=True)
+    with pytest.raises(UserError, match="another plan"):
+        schedule.bench([specs.load("vae")], numpy, **plan, resume=True)
+    here = machine.card()
+    monkeypatch.setattr(machine, "card", lambda: here | {"cpu": "another"})
+    with pytest.raises(UserError, match="another machine"):
+        schedule.bench(spec, numpy, **plan, resume=True)
+    assert path.read_bytes() == before
+    monkeypatch.setattr(machine, "card", lambda: here)
+    schedule.bench(spec, numpy, **plan, resume=True)
+    assert [row["row"] for row in journal.read(path).rows] == ["run", "end", "resume", "end"]
+
+
+def test_a_certificate_lost_before_the_cut_stays_lost(tmp_path):
+    """What an earlier part has found decides in the later one: a mismatch is not timed again, nor is its memory measured."""
+    one = Cell("vae", "0", "numpy", "train", "cpu", "float32", "highest", 10)
+    with journal.Journal(tmp_path / "journal.jsonl") as out:
+        make = lambda: schedule.Bench([], [], [], schedule.LEVELS["quick"], out, 0, "", lambda event: None, 1.0)
+        bench = make()
+        bench.finish("time", 0, one, Outcome("ok", None, {"certificate": "abc"}))
+        bench.finish("time", 1, one, Outcome("mismatch", "off"))
+        later = make()
+        later.remember_rows(journal.read(out.path).rows)
+    assert later.states == {one: "mismatch"} == bench.states and later.certificates == {} == bench.certificates
+    assert later.ended == {("time", 0, one), ("time", 1, one)}
+
+
+def test_resume_without_a_run_is_a_message(tmp_path):
+    process = start(tmp_path / "nothing", "--resume")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == USAGE and b"no run to resume" in said and b"Traceback" not in said
