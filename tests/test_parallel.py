@@ -34,7 +34,6 @@ NO_AUTOGRAD = "there is no autograd: gradients are written by hand"
 OWN_LAYERS = "there are no layers to take: Dense and its activations are written out"
 CALL = "what a module runs has another name in each framework"
 RNGS = "Flax draws initial values from an explicit generator"
-FIT = "fit() of Keras calls these two"
 ALLOWED = [
     Allowed("numpy", "*ae.py", "adds backward", NO_AUTOGRAD),
     Allowed("numpy", "layers.py", "adds d_*", NO_AUTOGRAD),
@@ -52,8 +51,6 @@ ALLOWED = [
     Allowed("keras", "layers.py", "adds Dense.__init__", "the layer learns d_in from its first input, unless it is built by hand"),
     Allowed("keras", "layers.py", "adds Dense.call", "the layer's own product of float64 is in float32 on PyTorch"),
     Allowed("keras", "layers.py", "adds mean", "ops.mean of float64 is in float32 on JAX and PyTorch"),
-    Allowed("keras", "*ae.py", "adds *.call", FIT),
-    Allowed("keras", "*ae.py", "adds *.compute_loss", FIT),
 ]
 
 

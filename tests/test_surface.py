@@ -210,6 +210,22 @@ def test_arrays_are_copied_in_and_out_and_setting_is_the_inverse_of_getting(pyth
     assert python(COPIES.format(implementation=implementation), **environment) == "copied"
 
 
+SETTINGS = """
+import keras, specs, impls
+keras.config.set_floatx("float32")
+keras.config.set_dtype_policy("mixed_float16")
+model = impls.load("{implementation}").build(specs.load("vae"), dtype="float64")
+model.generate(3, 0)
+print(keras.config.floatx(), keras.config.dtype_policy().name, model.generate(3, 0).dtype)
+"""
+
+
+@pytest.mark.parametrize("implementation", [name for name in SHIPPED if name.startswith("keras-")])
+def test_keras_own_settings_are_left_as_they_were(python, implementation):
+    environment = dict(impls.load(implementation).environment)
+    assert python(SETTINGS.format(implementation=implementation), **environment) == "float32 mixed_float16 float64"
+
+
 @pytest.mark.parametrize(("name", "near"), [("troch", "torch"), ("keras", "keras-jax"), ("jax_scan", "jax-scan"), ("xyzzy", None)])
 def test_an_unknown_implementation_is_refused_with_the_nearest(name, near):
     with pytest.raises(UnknownImplementation, match=f"unknown implementation '{name}'") as caught:

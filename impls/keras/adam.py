@@ -17,7 +17,7 @@ class Adam(keras.optimizers.Optimizer):
     There epsilon is added to sqrt(v) before the bias correction, so early steps see it up to 1/sqrt(1 - beta2) = 32 times larger.
     """
 
-    def __init__(self, learning_rate: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8):
+    def __init__(self, learning_rate: float, beta1: float, beta2: float, epsilon: float):
         super().__init__(learning_rate=lambda: learning_rate)  # API: a number would become a variable of floatx, float32
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
 

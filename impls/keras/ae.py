@@ -33,12 +33,6 @@ class AE(keras.Model):
         h = self.decoder(z)
         return self.logits(h)
 
-    def call(self, inputs: dict[str, Array]) -> dict[str, Array]:  # API: fit() calls this, then compute_loss
-        return terms(self, **inputs)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> Float[Array, ""]:
-        return loss(self.spec, y_pred)
-
 
 def terms(model: AE, x: Float[Array, "n d_x"]) -> dict[str, Float[Array, " n"]]:
     z = model.encode(x)

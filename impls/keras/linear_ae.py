@@ -30,12 +30,6 @@ class LinearAE(keras.Model):
     def decode(self, z: Float[Array, "n d_z"]) -> Float[Array, "n d_x"]:
         return self.x_hat(z)
 
-    def call(self, inputs: dict[str, Array]) -> dict[str, Array]:  # API: fit() calls this, then compute_loss
-        return terms(self, **inputs)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> Float[Array, ""]:
-        return loss(self.spec, y_pred)
-
 
 def terms(model: LinearAE, x: Float[Array, "n d_x"]) -> dict[str, Float[Array, " n"]]:
     z = model.encode(x)

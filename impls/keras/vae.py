@@ -37,12 +37,6 @@ class VAE(keras.Model):
         h = self.decoder(z)
         return self.logits(h)
 
-    def call(self, inputs: dict[str, Array]) -> dict[str, Array]:  # API: fit() calls this, then compute_loss
-        return terms(self, **inputs)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> Float[Array, ""]:
-        return loss(self.spec, y_pred)
-
 
 def reparameterize(
     mu: Float[Array, "n d_z"], logvar: Float[Array, "n d_z"], eps: Float[Array, "n d_z"]
