@@ -36,9 +36,13 @@ def verify(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Every measurement, in full."""
-    install(session, "all")
-    session.run("isoform", "bench", "--level", "report", *session.posargs)
+    """Measure, then hand it to pytest-benchmark: `nox -s bench -- --spec vae -- --benchmark-compare`; after the second -- is for pytest."""
+    install(session, "all", "test")
+    mine, theirs = session.posargs, []
+    if "--" in mine:
+        mine, theirs = mine[: mine.index("--")], mine[mine.index("--") + 1 :]
+    session.run("isoform", "bench", "--level", "ci", "--out", "results/bench", *mine)
+    session.run("isoform", "replay", "results/bench", "--benchmark-json=results/bench/pytest-benchmark.json", *theirs)
 
 
 @nox.session

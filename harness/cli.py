@@ -232,6 +232,19 @@ def compare(base: Path, new: Path, as_json: bool) -> None:
     sys.exit(comparing.exit_code(rows))
 
 
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def replay(folder: Path, arguments: tuple[str, ...]) -> None:
+    """A measured folder through pytest-benchmark: its JSON, comparisons and histograms.
+
+    ARGUMENTS are those of pytest, such as --benchmark-json=FILE, --benchmark-save=NAME, --benchmark-compare or -k vae.
+    """
+    from harness.bench import replay as replaying
+
+    sys.exit(replaying.replay(folder, arguments))
+
+
 @main.command("run")
 @options("spec", "impl", "device", "batch", "level", "out")
 @click.argument("more_specs", nargs=-1)
