@@ -200,6 +200,8 @@ model.set_optimizer_state(state)
 model.set_parameters(after)
 again = model.optimizer_state()
 assert again["step"] == 1 and same(again["m"], moments["m"]) and same(again["v"], moments["v"]) and same(model.parameters(), after)
+if not impls.load("{implementation}").reason_against(specs.load("pca")):
+    assert impls.load("{implementation}").build(specs.load("pca")).parameters() == {{}}  # before a fit there are none
 print("copied")
 """
 
