@@ -137,6 +137,36 @@ def doctor(as_json: bool) -> None:
         raise UserError("no implementation works here", NOTHING_RAN)
 
 
+@main.command("machine")
+@options("impl", "device", "out", "json")
+def machine_command(impls, device, out, as_json) -> None:
+    """What this machine can do at most: products, LU, bandwidth, dispatch, copies, through each framework.
+
+    Written to machine.json in the results folder, where the report finds it and bounds every throughput by it.
+    """
+    from harness import show
+
+    chosen, folder = chosen_impls(impls), folder_for(out)
+    content = measure_machine(chosen, device, folder)
+    if as_json:
+        click.echo(json.dumps(content, indent=1))
+    show.card(content)
+    click.echo(f"card: {folder / 'machine.json'}", err=True)
+    if all(row["value"] is None for row in content["rows"]):
+        raise UserError("nothing could be measured; the lines above say why", NOTHING_RAN)
+
+
+def measure_machine(chosen: list, device: str, folder: Path) -> dict:
+    from harness import show
+    from harness.hardware import card
+
+    with show.machine_progress() as on_event:
+        rows = card.measure(chosen, device, on_event)
+    content = card.card(rows, device, command_line())
+    card.write(content, folder)
+    return content
+
+
 @main.command()
 @options("spec", "impl", "dtype", "device", "level", "out", "json", "dry")
 @click.argument("more_specs", nargs=-1)
@@ -249,7 +279,7 @@ def replay(folder: Path, arguments: tuple[str, ...]) -> None:
 @options("spec", "impl", "device", "batch", "level", "out")
 @click.argument("more_specs", nargs=-1)
 def run_command(specs, impls, device, batch, level, out, more_specs) -> None:
-    """The main job: verify, bench and report, into one results folder."""
+    """The main job: verify, bench and report, into one results folder; from level ci on with the machine's card."""
     from harness import report, show
     from harness.bench import schedule
     from harness.verify import run
@@ -264,6 +294,8 @@ def run_command(specs, impls, device, batch, level, out, more_specs) -> None:
     code = verdict(rows)
     if code == NOTHING_RAN:
         raise UserError("nothing could be verified, so nothing is timed; the table above says why", NOTHING_RAN)
+    if level != "quick":
+        measure_machine(chosen_impls(impls), device, folder)
     timed = chosen_specs(specs + more_specs)
     if level == "quick" and not (specs or more_specs):
         timed = chosen_specs(("pca", "vae"))  # the two that every implementation has, so that a first look takes minutes

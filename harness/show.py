@@ -72,6 +72,51 @@ def bench_progress() -> Iterator[Callable[[dict], None]]:
         yield on_event
 
 
+@contextmanager
+def machine_progress() -> Iterator[Callable[[dict], None]]:
+    """A bar over all measurements of the machine's card."""
+    with _progress() as progress:
+        task = progress.add_task("machine", total=None)
+
+        def on_event(event: dict) -> None:
+            if event["event"] == "plan":
+                progress.update(task, total=event["total"])
+            else:
+                progress.update(task, advance=1, description=f"machine {escape(event['implementation'])}")
+
+        yield on_event
+
+
+def card(content: dict) -> None:
+    """The machine's card: a line an operation, dtype and size, a column a framework."""
+    rows = content["rows"]
+    frameworks = list(dict.fromkeys(row["framework"] for row in rows))
+    one = content["machine"]
+    table = Table(title=f"{one['cpu']}, {content['threads']} threads; device: {content['device']}", title_justify="left")
+    for name in ("operation", "dtype", "size", "unit"):
+        table.add_column(name)
+    for name in frameworks:
+        table.add_column(name, justify="right")
+    found = {(row["operation"], row["dtype"], row["size"], row["framework"]): row for row in rows}
+    for operation, dtype, size in dict.fromkeys(key[:3] for key in found):
+        line = [found[operation, dtype, size, name] for name in frameworks]
+        scale, unit = {"FLOP/s": (1e-9, "GFLOP/s"), "B/s": (1e-9, "GB/s"), "s": (1e6, "us")}[line[0]["unit"]]
+        values = ["n/a" if row["value"] is None else f"{row['value'] * scale:.3g}" for row in line]
+        if any(row["value"] is not None for row in line):
+            table.add_row(operation, dtype, str(size), unit, *values)
+    console.print(table)
+    for reason, names in _by_reason(rows).items():
+        console.print(f"[{DULL}]n/a {escape(', '.join(names))}: {escape(reason)}[/]")
+
+
+def _by_reason(rows: list[dict]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row["reason"] and row["framework"] not in found.setdefault(row["reason"], []):
+            found[row["reason"]].append(row["framework"])
+    return found
+
+
 def matrix(rows: list[dict]) -> None:
     """The worst margin of each spec and implementation, a table a dtype, then reasons and failures."""
     for dtype in dict.fromkeys(row["dtype"] for row in rows):

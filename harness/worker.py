@@ -21,6 +21,7 @@ TASKS = {
     "measure": "harness.bench.measure",
     "memory": "harness.bench.memory",
     "doctor": "harness.doctor",
+    "hardware": "harness.hardware.measure",
 }
 
 

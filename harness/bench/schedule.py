@@ -97,7 +97,8 @@ def bench(
             journal.write("resume", made=now())
         else:
             command = command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-            journal.write("run", made=now(), command=command, seed=seed, **same, note=LEVELS[level].note)
+            in_full = {spec.hash: spec.model_dump(mode="json") for spec in specs}
+            journal.write("run", made=now(), command=command, seed=seed, **same, specs=in_full, note=LEVELS[level].note)
         one = Bench(specs, implementations, entries, LEVELS[level], journal, seed, caches, on_event, silence_s)
         one.remember_rows(before)
         one.run()

@@ -21,6 +21,7 @@ START = ("import_s", "build_s", "first_call_s")
 STEP = ("step_s", "step_low_s", "step_high_s")
 RATE = ("samples_per_s", "samples_low", "samples_high")
 SPREAD = ("within_sd", "between_sd")
+BOUND = ("bound_s", "bound_by", "of_bound")
 MEASURED = (*STEP, *RATE, *START, *SPREAD, *MEMORY)
 LEFT_OUT = {"n-a": "not applicable", "not-installed": "not installed", "unsupported": "unsupported here"}
 
@@ -41,6 +42,7 @@ class Content:
     cells: pd.DataFrame  # one row a measured cell; no measured value without a certificate
     long: pd.DataFrame  # one row a measured value
     ratios: pd.DataFrame  # one row for each two implementations of a spec and operation, with the verdict
+    card: dict | None = None  # machine.json, what the machine can do at most
 
     @property
     def dtypes(self) -> list[str]:
@@ -71,7 +73,38 @@ def load(folder: Path) -> Content:
         [_check(one, check) for one in verify["certificates"] for check in one["checks"]], columns=["certificate", *OF_CERTIFICATE, *CHECK]
     )
     runs, cells, values, ratios = _bench(folder / "journal.jsonl")
-    return Content(verify, runs, equivalence, checks, *only_certified(verify, cells, values, ratios))
+    cells, values, ratios = only_certified(verify, cells, values, ratios)
+    card = machines_card(folder, runs)
+    return Content(verify, runs, equivalence, checks, bounded(cells, runs, card), values, ratios, card)
+
+
+def machines_card(folder: Path, runs: list[dict]) -> dict | None:
+    """machine.json, if it is of the machine that was timed. Raises UserError if it is damaged."""
+    from harness.hardware.card import read
+
+    found = read(folder)
+    return found if found and runs and found["machine"] == runs[-1]["machine"] else None
+
+
+def bounded(cells: pd.DataFrame, runs: list[dict], card: dict | None) -> pd.DataFrame:
+    """With `bound_s`, which no step on the machine can be faster than, `bound_by`, and `of_bound`, the share of it that was reached."""
+    from harness.hardware.bound import bound
+    from specs import Spec
+
+    if cells.empty:
+        return cells
+    known = {hash: Spec.model_validate(full) for hash, full in runs[-1].get("specs", {}).items()} if card else {}
+
+    def of(cell: Any) -> tuple[float, str | None]:
+        spec = known.get(cell["spec_hash"])
+        found = (
+            bound(card, spec, cell["operation"], cell["batch_size"], cell["dtype"]) if spec and card["device"] == cell["device"] else None
+        )
+        return (found.seconds, found.by) if found else (float("nan"), None)
+
+    bounds = [of(cell) for _, cell in cells.iterrows()]
+    cells = cells.assign(bound_s=[seconds for seconds, _ in bounds], bound_by=[by for _, by in bounds])
+    return cells.assign(of_bound=cells["bound_s"] / cells["step_s"])
 
 
 def read_verify(path: Path) -> dict:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
 from harness.report.answer import answer
-from harness.report.content import MEMORY, RATE, SPREAD, START, STEP, Content, load
+from harness.report.content import BOUND, MEMORY, RATE, SPREAD, START, STEP, Content, load
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +75,7 @@ def tables(content: Content) -> dict[str, pd.DataFrame]:
     head = [*CELL_FIELDS, "state", "reason", "certificate"]
     reasons = ["; ".join(f"{name}: {why}" for name, why in one.items()) for one in content.cells["memory_reasons"]]
     return made | {
-        "speed": content.cells[[*head, "margin", "blocks", "rounds", *RATE, *STEP, *SPREAD]],
+        "speed": content.cells[[*head, "margin", "blocks", "rounds", *RATE, *STEP, *SPREAD, *BOUND]],
         "times": content.cells[[*head, *START, "step_s"]],
         "memory": content.cells[[*head, *MEMORY]].assign(missing_because=reasons),
         "ratios": content.ratios,
@@ -97,6 +97,7 @@ def render(content: Content) -> str:
         "words": words,
         "interval": interval,
         "percent": percent,
+        "share": share,
     }
     cells = content.cells.to_dict("records")
     return environment.get_template("report.md.j2").render(
@@ -199,6 +200,10 @@ def interval(cell: dict) -> str:
 
 def percent(value: float) -> str:
     return "unknown" if missing(value) else f"{100 * value:.2g} %"
+
+
+def share(value: float) -> str:
+    return "N/A" if missing(value) else f"{100 * value:.2g} %"
 
 
 def mib(value: float) -> str:

@@ -1,0 +1,159 @@
+"""The parent's side: each framework in fresh processes, in turn; then one table, a row a framework, operation, dtype and size."""
+
+import json
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from harness import machine
+from harness.bench.journal import now
+from harness.bench.statistics import estimate
+from harness.errors import UserError, WorkerDied
+from harness.files import write_text
+from harness.hardware.instruments import DTYPES, INSTRUMENTS
+from harness.processes import Worker, cpus
+from impls import Implementation
+
+SCHEMA = 1
+PROCESSES = 3
+SIZES = {
+    "matmul": (128, 512, 1024, 2048),
+    "lu": (512, 2048),
+    "triad": (2**23,),
+    "dispatch": (1,),
+    "to_device": (2**23,),
+    "to_host": (2**23,),
+}
+UNITS = {"matmul": "FLOP/s", "lu": "FLOP/s", "triad": "B/s", "dispatch": "s", "to_device": "B/s", "to_host": "B/s"}
+ONCE = {"dispatch": "float32", "to_device": "float64", "to_host": "float64", "triad": "float64"}  # in one dtype only
+FILE = "machine.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """`value` in `unit`, with the 95 % interval over processes; or None and the reason."""
+
+    framework: str
+    operation: str
+    dtype: str
+    size: int
+    unit: str
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: str | None
+
+
+def cases() -> dict[str, list[tuple[str, int]]]:
+    return {
+        dtype: [(operation, size) for operation, sizes in SIZES.items() for size in sizes if ONCE.get(operation, dtype) == dtype]
+        for dtype in DTYPES
+    }
+
+
+def measure(implementations: Iterable[Implementation], device: str, on_event: Callable[[dict], None]) -> list[Row]:
+    """`on_event` is given {"event": "plan", "total": n}, then n times {"event": "row", "implementation": name}."""
+    chosen = [one for one in implementations if one.name in INSTRUMENTS]
+    planned = [(one.name, dtype, operation, size) for one in chosen for dtype, some in cases().items() for operation, size in some]
+    on_event({"event": "plan", "total": len(planned) * PROCESSES})
+    found: dict[tuple, list[dict]] = {key: [] for key in planned}
+    failed: dict[str, str] = {one.name: f"not installed: {one.install}" for one in chosen if one.missing}
+    for _ in range(PROCESSES):
+        for one in chosen:
+            if one.name not in failed and (reason := _examine(one, device, found, on_event)):
+                failed[one.name] = reason
+    return [_row(key, values, failed.get(key[0])) for key, values in found.items()]
+
+
+def _examine(one: Implementation, device: str, found: dict[tuple, list[dict]], on_event: Callable[[dict], None]) -> str | None:
+    try:
+        with Worker(one) as worker:
+            for event in worker.request("hardware", cases=cases(), device=device):
+                if event["event"] == "row":
+                    found[one.name, event["dtype"], event["operation"], event["size"]].append(event)
+                    on_event({"event": "row", "implementation": one.name})
+                elif event["event"] == "error":
+                    return event["message"]
+    except WorkerDied as death:
+        return f"{death.state}: {death.detail}"
+    return None
+
+
+def _row(key: tuple, values: list[dict], failure: str | None) -> Row:
+    name, dtype, operation, size = key
+    head = (name, operation, dtype, size, UNITS[operation])
+    if failure or not values or values[0]["reason"]:
+        return Row(*head, None, None, None, failure or (values[0]["reason"] if values else "not measured"))
+    seconds = [one["seconds"] for one in values]
+    if UNITS[operation] == "s":
+        whole = estimate(seconds)
+    else:
+        whole = estimate([values[0]["work"] / one for one in seconds])
+    return Row(*head, whole.value, whole.low, whole.high, None)
+
+
+def card(rows: list[Row], device: str, command: str) -> dict:
+    return {
+        "schema": SCHEMA,
+        "made": now(),
+        "command": command,
+        "machine": machine.card(),
+        "versions": machine.versions(),
+        "device": device,
+        "threads": len(cpus()),
+        "clock_mhz": clock(),
+        "cache_bytes": cache() if device == "cpu" else None,
+        "energy": energy(),
+        "state": machine.state(),
+        "rows": [asdict(row) for row in rows],
+    }
+
+
+def write(content: dict, folder: Path) -> Path:
+    path = folder / FILE
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def read(folder: Path) -> dict | None:
+    """The card in a results folder, None if there is none. Raises UserError if it is damaged or of another schema."""
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        complete = content["schema"] == SCHEMA and all(row["unit"] for row in content["rows"])
+    except (OSError, ValueError, KeyError, TypeError):
+        complete = False
+    if not complete:
+        raise UserError(f"{path} is not a whole card of schema {SCHEMA}\n  mend: isoform machine --out {folder}")
+    return content
+
+
+def cache() -> int | None:
+    """Size of the last cache that the first CPU of this process sees, or None."""
+    sizes = []
+    for path in Path(f"/sys/devices/system/cpu/cpu{cpus()[0]}/cache").glob("index*/size"):
+        with suppress(OSError, ValueError, KeyError):
+            text = path.read_text().strip()
+            sizes.append(int(text[:-1]) * {"K": 2**10, "M": 2**20}[text[-1]])
+    return max(sizes, default=None)
+
+
+def clock() -> dict[str, float] | None:
+    with suppress(Exception):  # psutil raises one or the other where the system tells nothing
+        if found := psutil.cpu_freq():
+            return {"current": found.current, "min": found.min, "max": found.max}
+    return None
+
+
+def energy() -> str:
+    """Whether a counter of energy can be read here, and which."""
+    for counter in sorted(Path("/sys/class/powercap").glob("*/energy_uj")):
+        with suppress(OSError):
+            counter.read_text()
+            return "RAPL"
+    return "N/A: no RAPL counter can be read"
