@@ -11,6 +11,7 @@ from harness.bench.journal import Journal
 
 NAMES = ("numpy", "torch", "jax")
 HASH = "5" * 64
+CODE = {"code_hash": "c0de", "versions": {"numpy": "2.4.6"}}
 STEPS = 7
 BATCH = 128
 SECONDS = {"numpy": 0.013579, "torch": 0.024681, "jax": 0.031357}  # of a round; nothing else in the files has these digits
@@ -60,6 +61,7 @@ def certificate(of: dict) -> dict:
         **{key: of[key] for key in keys},
         "id": of["certificate"] or "none",
         "spec_hash": HASH,
+        **CODE,
         "passed": of["state"] == "pass",
         "checks": [{**check, "gate": 1e-12, "margin": of["margin"], "what": "mu.w", "seconds": 123.456789}],
     }
@@ -104,7 +106,13 @@ def write_journal(
                     journal.write("finish", **finish, state="mismatch", reason="check 2: terms differ by 1e-3")
                     continue
                 measured = {"import_s": 1.5 + SECONDS[name], "build_s": 0.5 + SECONDS[name], "first_call_s": 2.5 + SECONDS[name]}
-                counts = {"steps_per_round": STEPS, "wait_s": 1e-6, "compiles": 0, "margin": 0.0625, "certificate": f"renewed-{name}"}
+                counts = {
+                    "steps_per_round": STEPS,
+                    "wait_s": 1e-6,
+                    "compiles": 0,
+                    "margin": 0.0625,
+                    "certificate": f"renewed-{name}",
+                } | CODE
                 journal.write("finish", **finish, state="ok", reason=None, rounds_s=rounds(name, block), **measured, **counts)
         for name in [name for name in NAMES if name not in mismatch]:
             peaks = {"host_peak": int(SECONDS[name] * 1e10), "alloc_peak": None, "device_reserved_peak": None, "device_used_peak": None}

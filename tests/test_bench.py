@@ -96,7 +96,8 @@ def rows_of(*blocks, state="ok", cell=CELL):
     for k, seconds in enumerate(blocks):
         yield {
             "row": "finish", "pass": "time", "cell": cell, "block": k, "state": state, "reason": None if state == "ok" else "why",
-            "certificate": "abc", "margin": 0.1 * (k + 1), "import_s": 1.0 + k if k < 2 else None, "build_s": 2.0, "first_call_s": None,
+            "certificate": "abc", "code_hash": "c0de", "versions": {}, "margin": 0.1 * (k + 1),
+            "import_s": 1.0 + k if k < 2 else None, "build_s": 2.0, "first_call_s": None,
             "steps_per_round": 4, "rounds_s": seconds, "wait_s": 1e-6, "compiles": None,
         }  # fmt: skip
 
@@ -440,7 +441,7 @@ def test_a_round_is_long_enough_for_the_clock(monkeypatch, step_s, block_s, devi
 
 def test_rounds_that_get_faster_are_warm_up(monkeypatch):
     settled = rounds.settle(model := Clockwork(monkeypatch, 0.02, slow=7), "train", {}, 0, "cpu")
-    assert settled == rounds.Settled(1, 0.0, 12, False) and model.slow < 0
+    assert settled == rounds.Settled(1, 0.0, 12, 12, False) and model.slow < 0
 
 
 def test_rounds_that_get_slower_are_not_endless(monkeypatch):

@@ -1,5 +1,6 @@
 """The report says what was measured, and shows no speed without a certificate."""
 
+import json
 import math
 import statistics
 import xml.etree.ElementTree as ElementTree
@@ -338,3 +339,23 @@ def test_importing_report_is_light(python):
 def test_no_pyplot(python, folder):
     code = f"import sys; from harness import report; report.build({str(folder)!r}); print('matplotlib.pyplot' in sys.modules)"
     assert python(code) == "False"
+
+
+def test_what_was_changed_after_verify_has_no_speed(tmp_path):
+    write_verify(tmp_path, [row(name) for name in NAMES])
+    write_journal(tmp_path)
+    path = tmp_path / "journal.jsonl"
+    changed = []
+    for line in path.read_text().splitlines():
+        one = json.loads(line)
+        if one.get("cell", {}).get("implementation") == "torch" and "code_hash" in one:
+            one["code_hash"] = "another"
+        if one.get("cell", {}).get("implementation") == "jax" and "versions" in one:
+            one["versions"] = {"numpy": "2.4.7"}
+        changed.append(json.dumps(one))
+    path.write_text("\n".join(changed) + "\n")
+    content = load(tmp_path)
+    states = dict(zip(content.cells["implementation"], content.cells["state"], strict=True))
+    assert states == {"numpy": "ok", "torch": "no-certificate", "jax": "no-certificate"}
+    assert "is not what was verified" in content.cells["reason"].iloc[1]
+    assert set(content.long["implementation"]) == {"numpy"} and content.cells["step_s"].notna().sum() == 1

@@ -6,12 +6,13 @@ Two kinds of request. "prepare": import, build, first call of each operation, re
 import importlib
 import os
 from collections.abc import Callable
+from statistics import median
 from time import perf_counter
 
 import numpy as np
 
 import impls
-from harness.bench import compiles, rounds
+from harness.bench import compiles, once_more, rounds
 from impls import Implementation, Model
 from impls.surface import Arrays
 from specs import Spec
@@ -50,6 +51,8 @@ def prepare(implementation: Implementation, spec: Spec, request: dict, emit: Cal
         passed=renewed["passed"],
         reason=renewed["message"],
         certificate=renewed["id"],
+        code_hash=renewed["code_hash"],
+        versions=renewed["versions"],
         margin=renewed["margin"] if renewed["passed"] else None,  # a failed one may be infinite
         import_s=imported - start,
         build_s=built - imported,
@@ -65,10 +68,14 @@ def time_cell(model: Model, spec: Spec, request: dict, emit: Callable[..., None]
     emit("settled", steps=settled.steps)
     steps_before, compiled_before = trained_steps(model), compiles.count()
     seconds = rounds.timed(model, request["rounds"])
+    step_s = median(seconds) / settled.steps
     compiled, steps_done = difference(compiles.count(), compiled_before), trained_steps(model) - steps_before
     affinity, facts = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None, model.facts()
-    if wrong := work_not_done(model, spec, operation, batch, settled.steps, steps_done - settled.steps * len(seconds)):
+    wrong = work_not_done(model, spec, operation, batch, settled.steps, steps_done - settled.steps * len(seconds))
+    if wrong := wrong or impossible(spec, cell, step_s) or once_more.differs(model, cell, batch, settled, len(seconds), request["seed"]):
         emit("measured", state="mismatch", reason=wrong)
+    elif late := rounds.not_waited_for(model, step_s * settled.steps):
+        emit("measured", state="error", reason=f"block() does not wait: {late:.2g} s after it the result of a round was not there")
     elif compiled:
         emit("measured", state="error", reason=f"{compiled} compilations inside the timed rounds: that is no steady state")
     elif affinity is not None and affinity != request["affinity"]:
@@ -148,6 +155,20 @@ def work_not_done(model: Model, spec: Spec, operation: str, batch: Arrays, steps
         return differs(model, operation, outcome, {"x_hat": reference.decode(batch["z"])})
     n = len(batch["x"])  # "generate": the draws of the timed rounds are the framework's own, so take the first of a known seed
     return differs(model, operation, {"x_hat": model.generate(n, 0)}, {"x_hat": reference.decode(model.native_noise(n, 1, 0)[0])})
+
+
+FLOPS_A_CPU = 5e9 * 64  # a second, at most: two fused products and sums of 512 bits in float32 in each of 5e9 cycles; devices: 1e15
+
+
+def impossible(spec: Spec, cell: dict, step_s: float) -> str | None:
+    """Work that no machine does in that time was not done: hoisted out of the loop, or remembered."""
+    from harness.hardware.bound import flops
+
+    needed = flops(spec, cell["operation"], cell["batch_size"])
+    most = FLOPS_A_CPU * len(os.sched_getaffinity(0)) if cell["device"] == "cpu" and hasattr(os, "sched_getaffinity") else 1e15
+    if needed > most * step_s:
+        return f"{needed:.2g} floating-point operations in {step_s:.2g} s a step cannot be: a compiler or a cache has left the work out"
+    return None
 
 
 def differs(model: Model, operation: str, got: Arrays, wanted: Arrays) -> str | None:

@@ -15,6 +15,8 @@ GROUP = 3  # rounds whose median is one look at the trend
 WARM_UP_ROUNDS, WARM_UP_S = 60, 5.0  # at most
 LONGEST = 10  # a round needs no more than this many times what is enough; else what is slow would take for ever
 TRIES = 12
+MOST_STEPS = 10**6  # in a round: a step of 10 ns is none
+LATE = 0.2  # of a round, that its result may take to arrive after block()
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Settled:
     steps: int  # in a round
     wait_s: float  # one block() and the timer, with nothing to wait for
     warm_up_rounds: int
+    prepared_rounds: int  # run since the last `prepare`
     still_falling: bool  # the warm-up was ended by its limit
 
 
@@ -51,8 +54,12 @@ def settle(model: Model, operation: str, batch: dict, seed: int, device: str) ->
         enough, found = max(SHORTEST_S.get(device, SHORTEST_ON_DEVICE_S), wait / OVERHEAD), median(seconds[-GROUP:])
         if found >= enough and (found <= LONGEST * enough or steps == 1):
             gc.collect()  # once, now: it takes longer than a round, and within the rounds it is off
-            return Settled(steps, wait, warmed, still_falling)
-        steps = math.ceil(steps * min(1.5 * enough / found, 1000))  # 1.5: rounds may still get a little faster
+            return Settled(steps, wait, warmed, len(seconds), still_falling)
+        step_s, steps = found / steps, math.ceil(steps * min(1.5 * enough / found, 1000))  # 1.5: rounds may still get a little faster
+        if steps > MOST_STEPS:
+            raise RuntimeError(
+                f"a step seems to take {step_s:.2g} s: a compiler or a cache has left the work out, or block() does not wait"
+            )
     raise RuntimeError(f"no number of steps makes a round of {enough:.2g} to {LONGEST * enough:.2g} s; the last took {found:.2g} s")
 
 
@@ -74,3 +81,17 @@ def wait_s(model: Model, repeats: int = 50) -> float:
         block()
         seconds.append(perf_counter() - start)
     return median(seconds)
+
+
+def not_waited_for(model: Model, round_s: float) -> float | None:
+    """Seconds for which a round's result was late although block() had returned, or None. The best of three: machines hiccup."""
+    late = []
+    for _ in range(3):
+        model.run()
+        model.block()
+        start = perf_counter()
+        model.outcome()
+        first = perf_counter()
+        model.outcome()
+        late.append((first - start) - (perf_counter() - first))
+    return min(late) if min(late) > LATE * round_s else None

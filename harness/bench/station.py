@@ -59,7 +59,7 @@ class Station:
     def time(self, cell: Cell, rounds: int) -> Outcome:
         """Time one cell, after `prepare`."""
         self.cells = [other for other in self.cells if other != cell]
-        known = {name: self.prepared[name] for name in ("certificate", "margin", "import_s", "build_s")}
+        known = {name: self.prepared[name] for name in ("certificate", "code_hash", "versions", "margin", "import_s", "build_s")}
         known["first_call_s"] = self.prepared["first_call_s"][cell.operation]
         return self._one("measure", known, phase="time", cell=cell.row(), rounds=rounds, affinity=cpus())
 

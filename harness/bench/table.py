@@ -75,6 +75,7 @@ def line(cell: dict, timed: list[dict], memory: list[dict], void: dict[tuple, st
         "state": state,
         "reason": reason,
         "certificate": good[0]["certificate"] if good else None,
+        "code": code_of(good),
         "margin": max((row["margin"] for row in good), default=np.nan),
         "blocks": len(good),
         "rounds": sum(len(row["rounds_s"]) for row in good),
@@ -82,6 +83,12 @@ def line(cell: dict, timed: list[dict], memory: list[dict], void: dict[tuple, st
         **{name: middle([row[name] for row in good]) for name in START},
         **memory_of(cell, state, memory),
     }
+
+
+def code_of(rows: list[dict]) -> str | None:
+    """What was timed, as JSON: the hash of its sources and the versions of its libraries. None where blocks differ in it."""
+    found = {json.dumps([row["code_hash"], row["versions"]], sort_keys=True) for row in rows}
+    return found.pop() if len(found) == 1 else None
 
 
 def speed(blocks: list[list[float]], batch_size: int) -> dict[str, float]:

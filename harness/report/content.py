@@ -29,7 +29,7 @@ LEFT_OUT = {"n-a": "not applicable", "not-installed": "not installed", "unsuppor
 FILE = ("made", "command", "level", "machine", "seconds", "rows", "certificates")
 ROW = ("spec", "implementation", "dtype", "device", "precision", "state", "reason", "margin", "worst", "comparisons", "certificate")
 OF_CERTIFICATE = ("spec", "spec_hash", "implementation", "dtype", "device", "precision")
-CERTIFICATE = ("id", *OF_CERTIFICATE, "passed", "checks")
+CERTIFICATE = ("id", *OF_CERTIFICATE, "code_hash", "versions", "passed", "checks")
 CHECK = ("number", "name", "state", "reason", "comparisons", "error", "gate", "margin", "what")
 
 
@@ -201,7 +201,9 @@ class Judge:
     def __init__(self, verify: dict):
         passes = {row["certificate"] for row in verify["rows"] if row["state"] == "pass"}
         self.failed = {_pair(row): row for row in verify["rows"] if row["state"] not in ("pass", *LEFT_OUT)}
-        self.passed = {(*_pair(one), one["spec_hash"]) for one in verify["certificates"] if one["passed"] and one["id"] in passes}
+        good = [one for one in verify["certificates"] if one["passed"] and one["id"] in passes]
+        self.passed = {(*_pair(one), one["spec_hash"]) for one in good}
+        self.code = {(*_pair(one), one["spec_hash"], json.dumps([one["code_hash"], one["versions"]], sort_keys=True)) for one in good}
 
     def __call__(self, cell: Any) -> tuple[str, str | None]:
         reason = cell["reason"] if isinstance(cell["reason"], str) else None
@@ -215,6 +217,11 @@ class Judge:
             return "no-certificate", "verify.json holds none for this implementation and this very spec: isoform verify --out THIS_FOLDER"
         if not isinstance(cell["certificate"], str):
             return "no-certificate", "it was not renewed in the process that was timed"
+        if (*_pair(cell), cell["spec_hash"], cell["code"]) not in self.code:
+            return (
+                "no-certificate",
+                "what was timed is not what was verified, its code or a library has changed: isoform run --out A_NEW_FOLDER",
+            )
         return "ok", reason
 
 

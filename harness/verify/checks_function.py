@@ -178,16 +178,19 @@ def mean_loss(spec: Spec, terms: Mapping) -> float:
     return float(np.mean(terms["reconstruction"] + (spec.beta * terms["kl"] if "kl" in terms else 0)))
 
 
+OTHER_SHAPES = ("last partial batch", "one row")
+
+
 def stress_cases(c: Context) -> dict[str, tuple[Arrays, Arrays]]:
     """{name: (parameters, batch)}: places where a formula that is right on paper breaks."""
     start, batch = parameters.initial(c.spec), c.batch(step=2)
     alternating = lambda size, by: by * np.where(np.arange(size) % 2, 1.0, -1.0)
     last = "x_hat.b" if c.spec.model == "linear_ae" else "logits.b"
-    level = alternating(c.spec.d_x, 100.0)
+    level = np.resize([800.0, -800.0, 100.0, -100.0], c.spec.d_x)  # exp(800) overflows in float64
     # one row is as far from the outputs as can be: where all are met, a gradient is the rounding error of s(100) - 1
     far = np.r_[[(level < 0).astype(batch["x"].dtype)], batch["x"][1:]]
     cases = {
-        "outputs +-100": (start | {last: level}, batch | {"x": far}),
+        "outputs +-800 and +-100": (start | {last: level}, batch | {"x": far}),
         "outputs -100, half of the rows blank": (start | {last: np.full(c.spec.d_x, -100.0)}, batch | {"x": half_blank(batch["x"])}),
         "duplicate rows": (start, {name: np.repeat(value[:1], len(value), axis=0) for name, value in batch.items()}),
         "binary rows": (start, batch | {"x": np.round(np.clip(batch["x"], 0, 1))}),
@@ -196,7 +199,7 @@ def stress_cases(c: Context) -> dict[str, tuple[Arrays, Arrays]]:
     if c.spec.noisy:
         # one row stays in the middle: of saturated units alone, tanh's usual derivative 1 - h^2 keeps no digit
         middle = batch["eps"] * (np.arange(len(batch["eps"])) > 0)[:, None]
-        cases["logvar +-20"] = (start | {"logvar.b": alternating(c.spec.d_z, 20.0)}, batch | {"eps": middle})
+        cases["logvar +-60"] = (start | {"logvar.b": alternating(c.spec.d_z, 60.0)}, batch | {"eps": middle})
         cases["mu +-50"] = (start | {"mu.b": alternating(c.spec.d_z, 50.0)}, batch)
     if c.spec.hidden:
         width = c.spec.hidden[0]
@@ -206,8 +209,8 @@ def stress_cases(c: Context) -> dict[str, tuple[Arrays, Arrays]]:
         cases["hidden -40 to 40"] = (start | {"encoder.0.b": np.r_[0.1, np.linspace(-40, 40, width)[1:]]}, batch)
     if c.level != "quick":  # other shapes: each is a compilation
         tail = max(1, len(c.data.train) % c.rows)
-        cases["last partial batch"] = (start, {name: value[:tail] for name, value in batch.items()})
-        cases["one row"] = (start, {name: value[:1] for name, value in batch.items()})
+        for name, rows in zip(OTHER_SHAPES, (tail, 1), strict=True):
+            cases[name] = (start, {key: value[:rows] for key, value in batch.items()})
     return cases
 
 
@@ -224,12 +227,13 @@ def _n_cases(c: Context) -> int:
 @check(
     10,
     "stress: large outputs and variances, ties, duplicates, partial batch",
-    count=lambda c: _n_cases(c) * (2 + n_terms(c.spec) + n_tensors(c.spec)),
+    count=lambda c: _n_cases(c) * (2 + n_terms(c.spec) + n_tensors(c.spec)) + 2 * (1 + n_tensors(c.spec)),
     reason=trained,
     cause="a form that is not stable (softplus from probabilities, a threshold, an overflow), or a sub-gradient at a tie",
 )
 def check_stress(c: Context) -> None:
     model, truth = c.shared(), Truth(c)
+    steepest: tuple[float, Arrays, Arrays, Arrays] = (-1.0, {}, {}, {})
     for name, (p, batch) in stress_cases(c).items():
         if c.itself:
             batch = {key: value[:4] for key, value in batch.items()}
@@ -238,3 +242,14 @@ def check_stress(c: Context) -> None:
         got = model.gradients(batch)
         # where all units saturate, tanh's usual derivative 1 - h^2 keeps no digit: what is left is measured by the largest gradient
         c.record.closes(f"{name}: gradient", got, truth.gradients(p, batch, got), c.gates.gradients, floor=0.1)
+        if name not in OTHER_SHAPES:
+            size = float(np.sqrt(sum(np.square(value).sum() for value in got.values())))
+            steepest = max(steepest, (size, p, batch, got), key=lambda one: one[0])
+    _, p, batch, got = steepest
+    model = c.fresh()
+    model.set_parameters(p)
+    model.train([batch])  # what clips or scales gradients does it here
+    state, adam = model.optimizer_state(), c.spec.optimizer
+    for part, power, beta in (("m", 1, adam.beta1), ("v", 2, adam.beta2)):
+        expected = {name: (1 - beta) * value**power for name, value in got.items()}
+        c.record.closes(f"steepest case, trained: moment {part} of", state[part], expected, c.gates.gradients, floor=0.1)

@@ -149,11 +149,26 @@ def split_batch(c: Context) -> Sides:
     return whole, {k: (left[k] + right[k]) / 2 if k.startswith("d ") else np.concatenate([left[k], right[k]]) for k in left}
 
 
-@relation("a row alone has the terms that it has in the batch", trains, TERMS)
+@relation("a row alone has the terms, code and mean that it has in the batch", trains, lambda s: n_terms(s) + len(heads(s)) + 1)
 def single_row(c: Context) -> Sides:
     p, batch = point(c)
-    row = {k: v[:1] for k, v in batch.items()}
-    return terms(c, p, row), {k: v[:1] for k, v in terms(c, p, batch).items()}
+    model = c.shared()
+
+    def everything(batch: Arrays) -> Arrays:
+        code = model.encode(batch)
+        return terms(c, p, batch) | code | {"x_hat": model.decode(code[heads(c.spec)[0]])}
+
+    return everything({k: v[:1] for k, v in batch.items()}), {k: v[:1] for k, v in everything(batch).items()}
+
+
+@relation("a step on more rows than the spec's batch has their gradient", trains, n_tensors)
+def larger_batch(c: Context) -> Sides:
+    p, batch = point(c)[0], c.batch(3 * c.rows + 1, step=5)
+    model, reference = c.fresh(), c.reference()
+    for one in (model, reference):
+        one.set_parameters(p)
+    model.train([batch])
+    return model.optimizer_state()["m"], {k: (1 - c.spec.optimizer.beta1) * v for k, v in reference.gradients(batch).items()}
 
 
 @relation("permuted features", trains, TERMS)

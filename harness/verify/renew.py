@@ -1,6 +1,7 @@
 """Renew a certificate on the very model that is about to be timed, in its process and build."""
 
 import time
+import traceback
 from collections.abc import Callable
 
 import numpy as np
@@ -10,13 +11,17 @@ from harness import data
 from harness.verify import oracle
 from harness.verify.certificate import Result, certificate, judge
 from harness.verify.checks_function import mean_loss
+from harness.verify.checks_training import adam_on_tape, compare_on_tape
 from harness.verify.compare import Comparisons
+from harness.verify.draws import COUNT as NOISE_COUNT
+from harness.verify.draws import check_noise
 from impls import Model
 from impls.surface import Arrays, operations
 from specs import Spec, parameters
 from specs.noise import batch as make_batch
 
 STEPS = 3
+TAPE = 20  # steps of the optimizer alone: what decays weights, or has another constant, is beyond its gate by then
 
 
 def renew(model: Model, batch_size: int | None = None, timed: tuple[str, ...] | None = None) -> dict:
@@ -33,14 +38,17 @@ def renew(model: Model, batch_size: int | None = None, timed: tuple[str, ...] | 
         expected_count += _timed(model, record, n, timed or operations(spec))
         result = judge(0, "renewal", "the code, a library or a setting differs from what was verified", record.made, expected_count, 0.0)
     except Exception as error:  # noqa: BLE001 - a model that raises must not be timed, whatever it raises
-        result = Result(0, "renewal", "fail", f"{type(error).__name__}: {error}", len(record.made))
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({where.filename.rsplit('/', 1)[-1]}:{where.lineno})"
+        result = Result(0, "renewal", "fail", reason, len(record.made))
     implementation = impls.load(model.implementation)
     made = certificate(implementation, spec, model.dtype, model.device, model.precision, "renewal", model.facts(), [result])
     message = None
     if not made["passed"]:
-        message = f"{result.reason}; worst: {result.what}: expected {result.expected}, got {result.got}"
+        worst = f"; worst: {result.what}: expected {result.expected}, got {result.got}" if result.what else ""
+        message = f"{result.reason}{worst}"
     return {
-        "id": made["id"],
+        **{key: made[key] for key in ("id", "code_hash", "versions")},
         "passed": made["passed"],
         "margin": result.margin,
         "error": result.error,
@@ -118,7 +126,14 @@ def _trainable(model: Model, record: Comparisons, n: int) -> int:
     given = [make_batch(spec, x, step, model.dtype) for step in range(STEPS)]
     record.close("losses of a few steps", model.train(given), reference.train(given), gate)
     if np.isfinite(far):
+        state, expected = model.optimizer_state(), reference.optimizer_state()
         record.closes("parameter after a few steps", model.parameters(), reference.parameters(), far)
+        record.closes("first moment after a few steps", state["m"], expected["m"], far)
+        record.closes("second moment after a few steps", state["v"], expected["v"], far)
+    reset()
+    compare_on_tape(model, record, adam_on_tape(spec, TAPE, model.dtype), TAPE)
+    if spec.noisy:
+        check_noise(model, record, n)
     reset()
     model.prepare({"x": x}, STEPS, seed=1)
     model.run()
@@ -131,7 +146,8 @@ def _trainable(model: Model, record: Comparisons, n: int) -> int:
     record.closes("parameter after the timed path", end, model.parameters(), far if np.isfinite(far) else gate)
     reset()
     tensors, terms = len(start), len(expected_terms)
-    return (1 + terms) + (1 + tensors) + 1 + 1 + (1 + tensors) * bool(np.isfinite(far)) + 1 + (1 + tensors)
+    after = 3 * (1 + tensors) * bool(np.isfinite(far)) + 1 + 3 * (1 + tensors) + NOISE_COUNT * spec.noisy
+    return (1 + terms) + (1 + tensors) + 1 + 1 + after + 1 + (1 + tensors)
 
 
 def _pca(model: Model, record: Comparisons, n: int) -> int:
