@@ -47,5 +47,6 @@ def correlation(table: np.ndarray) -> tuple[float, float]:
     k, samples = table.shape
     if k < 2 or samples < 30:
         return 0.0, 1.0
-    found = np.abs(np.corrcoef(table) - np.eye(k)).max()
+    with np.errstate(invalid="ignore", divide="ignore"):  # constant rows have no correlation: NaN, which is not at most anything
+        found = np.abs(np.corrcoef(table) - np.eye(k)).max()
     return float(found), float(np.tanh(stats.norm.isf(ALPHA / (k * (k - 1))) / np.sqrt(samples - 3)))
