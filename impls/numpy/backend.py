@@ -58,13 +58,15 @@ class Base:
         return lambda: {"x_hat": self.decode(batch["z"])}
 
     def facts(self):
-        blas = next((pool for pool in threadpool_info() if pool["user_api"] == "blas"), {})
+        built = np.show_config("dicts")["Build Dependencies"]["blas"]  # SciPy brings one of its own, which threadpool_info lists too
+        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        own = min(pools, key=lambda pool: "numpy" not in pool["filepath"], default={})
         return {
-            "versions": {"numpy": np.__version__, "scipy": scipy.__version__, "blas": f"{blas.get('internal_api')} {blas.get('version')}"},
+            "versions": {"numpy": np.__version__, "scipy": scipy.__version__, "blas": f"{built['name']} {built['version']}"},
             "variant": self.variant,
             "device": "cpu",
             "dtype": self.dtype.name,
-            "threads": blas.get("num_threads"),
+            "threads": own.get("num_threads"),
             "precision": "highest",  # BLAS has no other products
         }
 
