@@ -87,7 +87,7 @@ def line(cell: dict, timed: list[dict], memory: list[dict], void: dict[tuple, st
 
 def code_of(rows: list[dict]) -> str | None:
     """What was timed, as JSON: the hash of its sources and the versions of its libraries. None where blocks differ in it."""
-    found = {json.dumps([row["code_hash"], row["versions"]], sort_keys=True) for row in rows}
+    found = {json.dumps([row.get("code_hash"), row.get("versions")], sort_keys=True) for row in rows}
     return found.pop() if len(found) == 1 else None
 
 
