@@ -22,7 +22,7 @@ def install(session: nox.Session, *extras: str) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """The main job at its quickest: verify, bench and report every spec and implementation."""
+    """The main job at its quickest: verify every spec and implementation, time pca and vae, write the page."""
     install(session, "all")
     session.run("isoform", "run", "--level", "quick", "--out", "results/demo", *session.posargs)
 

@@ -4,12 +4,13 @@ import json
 import shlex
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from harness.errors import FAILED, NOTHING_RAN, OK, USAGE, UserError
+from harness.errors import BROKEN, FAILED, NOTHING_RAN, OK, USAGE, UserError
 
 LEVELS = ("quick", "ci", "report")
 DTYPES = ("float64", "float32")
@@ -32,6 +33,14 @@ class Group(click.Group):
         except KeyboardInterrupt:
             click.echo("isoform: interrupted", err=True)
             ctx.exit(130)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # noqa: BLE001 - a crash must not be taken for "a check failed" or "slower"
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{where.filename.rsplit('/', 1)[-1]}:{where.lineno}"
+            click.echo(f"isoform: unexpected {type(error).__name__}: {error} ({place})", err=True)
+            click.echo("  likely: a damaged file, or a bug in isoform", err=True)
+            ctx.exit(BROKEN)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -67,7 +76,12 @@ def options(*names: str) -> Callable:
 def chosen_specs(names: tuple[str, ...]) -> list:
     import specs
 
-    return [specs.load(name) for name in dict.fromkeys(names or specs.names())]
+    found: dict[str, specs.Spec] = {}
+    for name in names or specs.names():
+        spec = specs.load(name)
+        if found.setdefault(spec.name, spec).hash != spec.hash:
+            raise UserError(f"{name}: another spec is called '{spec.name}' too; results are told apart by name\n  mend: rename one of them")
+    return list(found.values())
 
 
 def chosen_impls(names: tuple[str, ...]) -> list:
@@ -185,13 +199,15 @@ def verify(specs, impls, dtypes, device, level, out, as_json, dry_run, more_spec
     folder, start = folder_for(out), time.monotonic()
     with show.verify_progress(pairs, level) as on_event:
         run.verify(pairs, level, on_event)
-    path = run.write(pairs, level, command_line(), start, folder)
-    rows = [pair.row() for pair in pairs]
+    found = run.content(pairs, level, command_line(), time.monotonic() - start)
+    code = verdict(found["rows"])
     if as_json:
-        click.echo(path.read_text())
-    show.matrix(rows)
-    click.echo(f"certificates: {path}", err=True)
-    sys.exit(verdict(rows))
+        click.echo(json.dumps(found, indent=1))
+    show.matrix(found["rows"])
+    if code == NOTHING_RAN:
+        raise UserError("nothing could be verified; the table above says why. Nothing was written", NOTHING_RAN)
+    click.echo(f"certificates: {run.write(found, folder)}", err=True)
+    sys.exit(code)
 
 
 def plan_verify(specs, impls, dtypes, device, level):
@@ -230,7 +246,9 @@ def bench(specs, impls, dtypes, device, batch, level, out, dry_run, seed, resume
     folder = folder_for(out)
     with show.bench_progress() as on_event:
         path = schedule.bench(*chosen, **plan, folder=folder, seed=seed, command=command_line(), on_event=on_event, resume=resume)
-    click.echo(f"journal: {path}\nnow:     isoform report {folder}", err=True)
+    show.reasons(path)
+    first = "" if (folder / "verify.json").exists() else f"isoform verify --out {folder}, then "
+    click.echo(f"journal: {path}\nnow:     {first}isoform report {folder}", err=True)
     sys.exit(schedule.exit_code(path))
 
 
@@ -288,17 +306,17 @@ def run_command(specs, impls, device, batch, level, out, more_specs) -> None:
     folder, start = folder_for(out), time.monotonic()
     with show.verify_progress(pairs, level) as on_event:
         run.verify(pairs, level, on_event)
-    run.write(pairs, level, command_line(), start, folder)
-    rows = [pair.row() for pair in pairs]
-    show.matrix(rows)
-    code = verdict(rows)
+    found = run.content(pairs, level, command_line(), time.monotonic() - start)
+    show.matrix(found["rows"])
+    code = verdict(found["rows"])
     if code == NOTHING_RAN:
         raise UserError("nothing could be verified, so nothing is timed; the table above says why", NOTHING_RAN)
+    run.write(found, folder)
     if level != "quick":
         measure_machine(chosen_impls(impls), device, folder)
     timed = chosen_specs(specs + more_specs)
     if level == "quick" and not (specs or more_specs):
-        timed = chosen_specs(("pca", "vae"))  # the two that every implementation has, so that a first look takes minutes
+        timed = chosen_specs(("pca", "vae"))  # one that is fitted, one that is trained: a first look takes minutes
     with show.bench_progress() as on_event:
         path = schedule.bench(
             timed, chosen_impls(impls), level=level, dtype="float32", device=device, batch_size=batch,

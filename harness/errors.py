@@ -1,6 +1,7 @@
 """Exit codes, and the error that ends a command with a message instead of a traceback."""
 
 OK, FAILED, USAGE, NOTHING_RAN, CANNOT_TELL = 0, 1, 2, 3, 4
+BROKEN = 70  # an error that nobody foresaw (EX_SOFTWARE of sysexits.h)
 
 
 class UserError(Exception):

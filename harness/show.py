@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -132,6 +133,18 @@ def matrix(rows: list[dict]) -> None:
     for row in rows:
         for message in row["failures"]:
             console.print(escape(message), style=BAD, highlight=False)
+
+
+def reasons(journal: Path) -> None:
+    """Why there is no number, each reason once, of the last run in a journal."""
+    from harness.bench.journal import read
+
+    found: dict[tuple, None] = {}
+    for row in read(journal).last_run:
+        if row["row"] == "finish" and row["state"] != "ok":
+            found[row["cell"]["implementation"], row["cell"]["spec"], row["state"], row["reason"]] = None
+    for name, spec, state, reason in found:
+        console.print(f"[{DULL}]{escape(f'{name}, {spec}: {state}: {reason}')}[/]")
 
 
 def comparison(rows: list) -> None:

@@ -45,6 +45,7 @@ class Implementation:
     not_for: tuple[tuple[str, str], ...] = ()  # (model, reason)
     folder: str | None = None  # of a shipped implementation; None for a third party's
     environment: tuple[tuple[str, str], ...] = ()  # must be set before the framework is imported
+    instrument: bool = False  # its folder has an instrument.py that speaks for its framework on the machine's card
 
     @property
     def missing(self) -> list[str]:
@@ -58,6 +59,11 @@ class Implementation:
         if self.missing:
             raise MissingFramework(self.name, self.missing, self.install)
         return importlib.import_module(self.module)
+
+    def instrument_module(self):
+        """What `impls.instrument` describes. Raises MissingFramework."""
+        self.backend_module()
+        return importlib.import_module(f"impls.{self.folder}.instrument")
 
     def build(
         self, spec: Spec, *, device: str = "cpu", dtype: str = "float32", precision: str = "highest", variant: str | None = None
@@ -94,6 +100,7 @@ def available() -> dict[str, Implementation]:
                 not_for=tuple(entry.get("not_for", {}).items()),
                 folder=path.parent.name,
                 environment=tuple(entry.get("environment", {}).items()),
+                instrument=entry.get("instrument", False),
             )
     for point in entry_points(group=GROUP):
         if point.name not in found:  # a shipped name cannot be taken over

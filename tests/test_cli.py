@@ -2,16 +2,20 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 import impls
 import specs
-from harness.errors import FAILED, NOTHING_RAN, OK, USAGE
+from harness.cli import main
+from harness.errors import BROKEN, FAILED, NOTHING_RAN, OK, USAGE
 from harness.verify import run
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +27,24 @@ def isoform(*arguments: str, path: Path | None = None, cwd: Path | None = None) 
     return subprocess.run(
         command, env={**os.environ, "PYTHONPATH": folders, "COLUMNS": "160"}, capture_output=True, text=True, timeout=280, cwd=cwd or ROOT
     )
+
+
+def test_ctrl_c_ends_verify_at_once(tmp_path):
+    command = [sys.executable, "-m", "harness.cli", "verify", "--spec", "vae", "--spec", "ae", "--impl", "numpy", "--level", "report"]
+    command += ["--out", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(300):
+        if workers := psutil.Process(process.pid).children():
+            break
+        time.sleep(0.1)
+    time.sleep(2)
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - start < 15 and process.returncode == 130
+    assert "interrupted" in said and "Traceback" not in said and not list((tmp_path / "out").glob("*"))
+    assert not psutil.wait_procs(workers, timeout=5)[1]
 
 
 BAD_TOML = {
@@ -60,6 +82,23 @@ def test_an_unknown_name_suggests_the_nearest(arguments, message):
     assert done.returncode == USAGE and message in done.stderr and "Traceback" not in done.stderr
 
 
+def test_two_specs_of_one_name_are_refused(tmp_path):
+    mine = tmp_path / "vae.toml"
+    mine.write_text('model = "vae"\n[architecture]\nlatent = 2\n')
+    done = isoform("verify", "--spec", "vae", mine, "--dry-run")
+    assert done.returncode == USAGE and "another spec is called 'vae' too" in done.stderr
+    done = isoform("verify", "--spec", "vae", "--spec", "vae", "--impl", "numpy", "--dry-run")
+    assert done.returncode == OK
+
+
+def test_an_error_that_nobody_foresaw_is_a_message_with_an_exit_code_of_its_own(monkeypatch, capsys):
+    monkeypatch.setattr("specs.names", lambda: 1 / 0)
+    with pytest.raises(SystemExit) as end:
+        main(["list"])
+    said = capsys.readouterr().err
+    assert end.value.code == BROKEN and "unexpected ZeroDivisionError: division by zero (test_cli.py:" in said
+
+
 def test_a_results_folder_that_cannot_be_written_is_found_before_anything_runs(tmp_path):
     (tmp_path / "file").write_text("")
     done = isoform("verify", "--spec", "vae", "--impl", "numpy", "--out", tmp_path / "file" / "out")
@@ -67,9 +106,9 @@ def test_a_results_folder_that_cannot_be_written_is_found_before_anything_runs(t
 
 
 def test_a_device_that_is_absent_is_a_row_with_its_reason(tmp_path):
-    done = isoform("verify", "--spec", "linear_ae", "--impl", "numpy", "--device", "cuda", "--out", tmp_path)
-    assert done.returncode == NOTHING_RAN
-    row = json.loads((tmp_path / "verify.json").read_text())["rows"][0]
+    done = isoform("verify", "--spec", "linear_ae", "--impl", "numpy", "--device", "cuda", "--out", tmp_path, "--json")
+    assert done.returncode == NOTHING_RAN and not (tmp_path / "verify.json").exists() and "nothing could be verified" in done.stderr
+    row = json.loads(done.stdout)["rows"][0]
     assert row["state"] == "unsupported" and "sees no device 'cuda'" in row["reason"] and row["certificate"] is None
 
 

@@ -8,7 +8,7 @@ import pytest
 import impls
 import specs
 from harness.errors import NOTHING_RAN, UserError
-from harness.hardware import bound, card, instruments, measure
+from harness.hardware import bound, card, measure
 from harness.report import content as report_content
 from impls import Implementation
 from specs import Spec
@@ -82,16 +82,16 @@ def test_a_call_takes_what_the_clock_says(monkeypatch, seconds):
     assert watch.now < max(100 * measure.ROUND_S, 12 * seconds)
 
 
-@pytest.mark.parametrize("implementation", list(instruments.INSTRUMENTS))
+@pytest.mark.parametrize("implementation", [name for name, one in impls.available().items() if one.instrument])
 def test_each_framework_computes_what_is_timed(python, implementation):
     assert python(COMPUTED.format(name=implementation), **dict(impls.load(implementation).environment)) == "right"
 
 
 COMPUTED = """
 import numpy as np, scipy.linalg
-from harness.hardware.instruments import INSTRUMENTS
+import impls
 for dtype, digits in (("float64", 1e-13), ("float32", 1e-4)):
-    one = INSTRUMENTS["{name}"]("cpu", dtype)
+    one = impls.load("{name}").instrument_module().Instrument("cpu", dtype)
     a, b = one.random(50, 50), one.random(50, 50)
     x, y = np.asarray(a).copy(), np.asarray(b).copy()
     assert x.dtype == dtype and x.std() > 0.5
@@ -111,7 +111,12 @@ def test_a_card_has_a_row_for_all_that_was_asked_for_and_a_reason_where_there_is
     monkeypatch.setattr(card, "SIZES", {"matmul": (16,), "lu": (16,), "triad": (1000,), "dispatch": (1,), "to_device": (10,)})
     events = []
     absent = Implementation(
-        name="jax", module="no_such_package.backend", text="", requires=("no_such_package",), install="pip install no_such_package"
+        name="jax",
+        module="no_such_package.backend",
+        text="",
+        requires=("no_such_package",),
+        install="pip install no_such_package",
+        instrument=True,
     )
     rows = card.measure([impls.load("numpy"), absent], "cpu", events.append)
     found = {(row.framework, row.operation, row.dtype): row for row in rows}

@@ -13,9 +13,9 @@ from harness.bench.journal import now
 from harness.bench.statistics import estimate
 from harness.errors import UserError, WorkerDied
 from harness.files import write_text
-from harness.hardware.instruments import DTYPES, INSTRUMENTS
 from harness.processes import Worker, cpus
 from impls import Implementation
+from impls.instrument import DTYPES
 
 SCHEMA = 1
 PROCESSES = 3
@@ -56,7 +56,7 @@ def cases() -> dict[str, list[tuple[str, int]]]:
 
 def measure(implementations: Iterable[Implementation], device: str, on_event: Callable[[dict], None]) -> list[Row]:
     """`on_event` is given {"event": "plan", "total": n}, then n times {"event": "row", "implementation": name}."""
-    chosen = [one for one in implementations if one.name in INSTRUMENTS]
+    chosen = [one for one in implementations if one.instrument]
     planned = [(one.name, dtype, operation, size) for one in chosen for dtype, some in cases().items() for operation, size in some]
     on_event({"event": "plan", "total": len(planned) * PROCESSES})
     found: dict[tuple, list[dict]] = {key: [] for key in planned}

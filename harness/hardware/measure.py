@@ -1,4 +1,4 @@
-"""The worker's side: seconds of each operation, one event an operation. An `instrument` is one of instruments.py."""
+"""The worker's side: seconds of each operation, one event an operation. An `instrument` is what `impls.instrument` describes."""
 
 from collections.abc import Callable
 from statistics import median
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from harness.hardware.instruments import INSTRUMENTS
 from impls import DeviceAbsent, Implementation
 
 ROUND_S, ROUNDS = 20e-3, 5
@@ -19,7 +18,7 @@ def handle(implementation: Implementation, request: dict, emit: Callable[..., No
     if device not in here:
         raise DeviceAbsent(implementation.name, device, here)
     for dtype, cases in request["cases"].items():
-        instrument = INSTRUMENTS[implementation.name](device, dtype)
+        instrument = implementation.instrument_module().Instrument(device, dtype)
         for operation, size in cases:
             reason = instrument.reason_against(operation)
             seconds = None if reason else per_call(instrument, prepared(instrument, operation, size))

@@ -58,8 +58,10 @@ def _closely(content: Content, dtype: str) -> str:
 
 
 def _where(table: pd.DataFrame, error: str, gate: str) -> str:
-    worst = table.loc[table[error].astype(float).idxmax()]
-    return f"{digits(worst[error])} (worst error {worst[error]:.1e}, gate {worst[gate]:.0e}: {worst['implementation']}, {worst['spec']})"
+    ordered = table.astype({error: float, gate: float}).sort_values([error, gate], kind="stable")
+    worst = ordered.iloc[-1]  # of equal errors, that with a gate
+    allowed = f", gate {worst[gate]:.0e}" if worst[gate] else ""
+    return f"{digits(worst[error])} (worst error {worst[error]:.1e}{allowed}: {worst['implementation']}, {worst['spec']})"
 
 
 def digits(error: float) -> str:

@@ -3,7 +3,6 @@
 import json
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -79,13 +78,14 @@ def verify(pairs: list[Pair], level: str, on_event: Event = lambda event: None, 
     for pair in pairs:
         if pair.state == "pending":
             by_implementation.setdefault(pair.implementation.name, []).append(pair)
-    free, lock = cpus(), threading.Lock()
+    free, lock, stop = cpus(), threading.Lock(), threading.Event()
+    live: list[Worker] = []
 
     def drive(mine: list[Pair], shelf: str) -> None:
         with lock:
             cpu = free.pop()
         try:
-            _drive(mine, level, cpu, on_event, silence_s, shelf)
+            _drive(mine, level, cpu, on_event, silence_s, shelf, live, stop)
         finally:
             with lock:
                 free.append(cpu)
@@ -95,15 +95,31 @@ def verify(pairs: list[Pair], level: str, on_event: Event = lambda event: None, 
     order = sorted(by_implementation.values(), key=lambda mine: mine[0].implementation.variant not in slow)
     order.sort(key=lambda mine: mine[0].implementation.variant != "compile")
     with tempfile.TemporaryDirectory() as shelf, ThreadPoolExecutor(max_workers=len(cpus())) as pool:
-        for done in [pool.submit(drive, mine, shelf) for mine in order]:
-            done.result()
+        planned = [pool.submit(drive, mine, shelf) for mine in order]
+        try:
+            for done in planned:
+                done.result()
+        except BaseException:  # Ctrl-C above all: nobody waits for what nobody will see
+            stop.set()
+            for one in planned:
+                one.cancel()
+            for worker in live:
+                worker.kill()
+            raise
 
 
-def _drive(mine: list[Pair], level: str, cpu: int, on_event: Event, silence_s: float, shelf: str) -> None:
+def _drive(
+    mine: list[Pair], level: str, cpu: int, on_event: Event, silence_s: float, shelf: str, live: list[Worker], stop: threading.Event
+) -> None:
+    """One pair after another in one worker, which is in `live` for whoever wants to end it, after `stop`."""
     worker = None
     for pair in mine:
+        if stop.is_set():
+            return
         try:
-            worker = worker or Worker(pair.implementation, use_cpus=[cpu], environment=COMPILE_ONCE | {"JAX_COMPILATION_CACHE_DIR": shelf})
+            if worker is None:
+                worker = Worker(pair.implementation, use_cpus=[cpu], environment=COMPILE_ONCE | {"JAX_COMPILATION_CACHE_DIR": shelf})
+                live.append(worker)
             _one(worker, pair, level, on_event, silence_s, shelf)
         except WorkerDied as death:
             last = pair.checks[-1]["number"] if pair.checks else 0
@@ -149,7 +165,7 @@ def content(pairs: list[Pair], level: str, command: str, seconds: float) -> dict
     }
 
 
-def write(pairs: list[Pair], level: str, command: str, start: float, folder: Path) -> Path:
+def write(found: dict, folder: Path) -> Path:
     path = folder / "verify.json"
-    write_text(path, json.dumps(content(pairs, level, command, time.monotonic() - start), indent=1) + "\n")
+    write_text(path, json.dumps(found, indent=1) + "\n")
     return path

@@ -1,0 +1,229 @@
+"""What is timed and how: rounds, memory, compilations, and that the work was really done."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import impls
+import specs
+from harness.bench import measure, memory, rounds
+from harness.bench.cells import Cell, cells
+from harness.processes import cpus
+
+
+def test_doubling_the_work_doubles_the_time():
+    model = impls.load("numpy").build(specs.load("vae"), dtype="float32")
+    batch = {"x": np.random.default_rng(0).random((128, 64))}
+    seconds = {20: [], 40: []}
+    for _ in range(15):
+        for steps, found in seconds.items():
+            model.prepare(batch, steps)
+            found += rounds.timed(model, 2)
+    assert 1.6 < min(seconds[40]) / min(seconds[20]) < 2.5
+
+
+class Clockwork:
+    """A model whose step takes `step_s` and whose first `slow` rounds take ten times that."""
+
+    def __init__(self, monkeypatch, step_s, slow=0, block_s=0.0):
+        self.now, self.step_s, self.slow, self.block_s, self.prepared = 0.0, step_s, slow, block_s, []
+        monkeypatch.setattr(rounds, "perf_counter", lambda: self.now)
+
+    def prepare(self, batch, steps, operation, seed):
+        self.prepared.append(steps)
+
+    def run(self):
+        self.now += self.prepared[-1] * self.step_s * (10 if self.slow > 0 else 1)
+        self.slow -= 1
+
+    def block(self):
+        self.now += self.block_s
+
+
+@pytest.mark.parametrize(
+    ("step_s", "block_s", "device", "enough"),
+    [(1e-4, 1e-9, "cpu", 0.01), (0.5, 0, "cpu", 0.5), (1e-5, 0, "cuda", 1e-3), (1e-3, 1e-3, "cpu", 0.1)],
+)
+def test_a_round_is_long_enough_for_the_clock(monkeypatch, step_s, block_s, device, enough):
+    settled = rounds.settle(model := Clockwork(monkeypatch, step_s, block_s=block_s), "train", {}, 0, device)
+    assert enough <= settled.steps * step_s + block_s <= 2 * enough and settled.steps == model.prepared[-1]
+    assert settled.wait_s <= 0.01 * rounds.timed(model, 1)[0] or settled.steps == 1
+
+
+def test_rounds_that_get_faster_are_warm_up(monkeypatch):
+    settled = rounds.settle(model := Clockwork(monkeypatch, 0.02, slow=7), "train", {}, 0, "cpu")
+    assert settled == rounds.Settled(1, 0.0, 12, 12, False) and model.slow < 0
+
+
+def test_rounds_that_get_slower_are_not_endless(monkeypatch):
+    model = Clockwork(monkeypatch, 1e-3)
+    monkeypatch.setattr(
+        model, "prepare", lambda batch, steps, operation, seed: (model.prepared.append(steps), setattr(model, "step_s", 1e-3 * steps))
+    )
+    with pytest.raises(RuntimeError, match="no number of steps"):
+        monkeypatch.setattr(rounds, "TRIES", 1)
+        rounds.settle(model, "train", {}, 0, "cpu")
+
+
+PEAK = """
+import numpy as np
+from harness.bench.memory import host_peak
+np.ones(1 << 25)  # taken and given back before: it must not count
+print(*[host_peak(lambda size=size: np.ones(size << 17))[0] - (size << 20) for size in (64, 128, 0)])
+"""
+
+
+def test_a_known_allocation_is_read_back(python):
+    assert all(abs(int(error)) < 2 << 20 for error in python(PEAK).split())
+
+
+def test_a_peak_that_cannot_be_told_says_why(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "CLEAR", tmp_path / "absent" / "clear_refs")
+    done = []
+    value, reason = memory.host_peak(lambda: done.append(1))
+    assert value is None and "clear_refs" in reason and done == [1]
+
+
+def test_memory_in_use_on_a_device(monkeypatch):
+    used = {0: 5, 1: 7}
+    fake = types.SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetHandleByIndex=lambda k: k,
+        nvmlDeviceGetMemoryInfo=lambda handle: types.SimpleNamespace(used=used[handle]),
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    assert memory.device_used("cuda") == (12, None)
+    assert memory.device_used("cpu") == (None, "no device: runs on the CPU")
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert "pip install nvidia-ml-py" in memory.device_used("cuda")[1]
+
+
+COMPILES = {
+    "jax": "import jax; f = jax.jit(lambda x: x + 1); one, two = jax.numpy.zeros(1), jax.numpy.zeros(2)",
+    "torch": "import torch; f = torch.compile(lambda x: x + 1, backend='eager', dynamic=False); one, two = torch.zeros(1), torch.zeros(2)",
+    "tensorflow": "import tensorflow as tf; f = tf.function(lambda x: x + 1); one, two = tf.zeros(1), tf.zeros(2)",
+}
+
+
+@pytest.mark.parametrize("framework", [pytest.param(name, marks=pytest.mark.needs(name)) for name in COMPILES])
+def test_compilations_are_counted(python, framework):
+    counts = "[counts.append(compiles.count()) for x in (one, one, two, two) if f(x) is not None]"
+    code = f"from harness.bench import compiles; {COMPILES[framework]}; counts = [compiles.count()]; {counts}; print(*counts)"
+    before, *after = map(int, python(code).split())
+    assert [count - before for count in after] == [1, 1, 2, 2]
+
+
+def test_without_a_compiler_there_is_no_count(python):
+    assert python("import numpy; from harness.bench import compiles; print(compiles.count())") == "None"
+
+
+def test_batches_are_rows_of_the_training_data_over_again():
+    from harness import data
+
+    spec = specs.load("vae")
+    x = data.load(spec).train
+    cell = Cell("vae", spec.hash, "numpy", "train", "cpu", "float32", "highest", 2000).row()
+    batch = measure.batch_of(spec, cell)
+    assert batch["x"].shape == (2000, 64) and (batch["x"][:1437] == x).all() and (batch["x"][1437:] == x[:563]).all()
+    z = measure.batch_of(spec, {**cell, "operation": "decode"})["z"]
+    assert z.shape == (2000, spec.d_z) and abs(z.std() - 1) < 0.05 and abs(z.mean()) < 0.05
+
+
+# One more round after the timed ones.
+
+
+def once_more(monkeypatch, operation, fault, spec="vae"):
+    """What bench says of a NumPy model with a fault that comes after the certificate."""
+    events, implementation, chosen = [], impls.load("numpy"), specs.load(spec)
+    emit = lambda event, **fields: events.append((event, fields))
+    asked = [entry.cell.row() for entry in cells([chosen], [implementation])]
+    measure.prepare(implementation, chosen, {"cells": asked, "seed": 3}, emit)
+    model = measure.HELD.pop("model")
+    fault(model)
+    cell = next(one for one in asked if one["operation"] == operation)
+    monkeypatch.setattr(rounds, "WARM_UP_ROUNDS", 6)
+    measure.time_cell(model, chosen, {"cell": cell, "seed": 3, "rounds": 3, "affinity": cpus()}, emit)
+    return events[-1][1]
+
+
+def stops(after):
+    """Training that goes on to count its steps, and to give losses, but does nothing."""
+
+    def fault(model):
+        honest, losses = model.backend.timed_train, []
+
+        def timed_train(batch):
+            step = honest(batch)
+
+            def run():
+                if len(losses) < after:
+                    losses.append(step())
+                else:
+                    model.backend.optimizer.step += 1
+                return losses[-1]
+
+            return run
+
+        model.backend.timed_train = timed_train
+
+    return fault
+
+
+def cached(operation):
+    def fault(model):
+        honest, found = getattr(model.backend, f"timed_{operation}"), {}
+
+        def timed(batch):
+            run = honest(batch)
+            return lambda: found.setdefault("once", run() if "once" not in found else None)
+
+        setattr(model.backend, f"timed_{operation}", timed)
+
+    return fault
+
+
+@pytest.mark.parametrize(
+    ("spec", "operation", "fault"),
+    [("vae", "train", stops(5)), ("vae", "encode", cached("encode")), ("vae", "decode", cached("decode")), ("pca", "fit", cached("fit"))],
+)
+def test_what_stops_to_work_while_it_is_timed_has_no_speed(monkeypatch, spec, operation, fault):
+    slow = lambda model: monkeypatch.setattr(rounds, "SHORTEST_S", {"cpu": 1e-5})  # so that a step that does nothing is timed at all
+    assert once_more(monkeypatch, operation, slow, spec)["state"] == "ok"
+    found = once_more(monkeypatch, operation, lambda model: (slow(model), fault(model)), spec)
+    assert found["state"] == "mismatch" and "rounds_s" not in found, found
+
+
+def test_work_that_no_machine_does_in_that_time_was_not_done():
+    cell = {"operation": "train", "batch_size": 128, "device": "cpu"}
+    assert measure.impossible(specs.load("vae"), cell, 1e-4) is None
+    assert "cannot be" in measure.impossible(specs.load("vae"), cell, 1e-8)
+    assert "cannot be" in measure.impossible(specs.load("vae"), cell | {"device": "cuda"}, 1e-10)
+
+
+def test_a_step_of_no_time_is_refused(monkeypatch):
+    with pytest.raises(RuntimeError, match="has left the work out, or block"):
+        rounds.settle(Clockwork(monkeypatch, 1e-10), "train", {}, 0, "cpu")
+
+
+class Late(Clockwork):
+    """Its result arrives `late` seconds after block() has returned."""
+
+    def __init__(self, monkeypatch, late):
+        super().__init__(monkeypatch, 1e-3)
+        self.late, self.pending, self.prepared = late, False, [10]
+
+    def run(self):
+        super().run()
+        self.pending = True
+
+    def outcome(self):
+        self.now += 1e-5 + self.late * self.pending
+        self.pending = False
+
+
+@pytest.mark.parametrize(("late", "seen"), [(0.0, False), (1e-3, False), (5e-3, True)])
+def test_a_block_that_does_not_wait_is_seen(monkeypatch, late, seen):
+    assert (rounds.not_waited_for(Late(monkeypatch, late), 10e-3) is not None) == seen
