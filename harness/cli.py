@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import signal
 import sys
 import time
 import traceback
@@ -22,6 +23,7 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         from specs import SpecError
 
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is cancelled leaves no worker and no file behind
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -58,7 +60,9 @@ def options(*names: str) -> Callable:
         "impl": click.option("--impl", "impls", multiple=True, metavar="NAME", help="Implementation; repeatable. Default: all."),
         "dtype": click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Repeatable."),
         "device": click.option("--device", default="cpu", show_default=True, help="cpu, or cuda where there is one."),
-        "batch": click.option("--batch", type=click.IntRange(min=1), help="Rows in a batch when timing. Default: the spec's."),
+        "batch": click.option(
+            "--batch", type=click.IntRange(min=1), help="Rows a timed batch; beyond the data they repeat. Default: the spec's."
+        ),
         "level": click.option("--level", type=click.Choice(LEVELS), default="quick", show_default=True, help="How much."),
         "out": click.option("--out", type=click.Path(path_type=Path), help="Results folder. Default: results/<machine>/<date>."),
         "json": click.option("--json", "as_json", is_flag=True, help="Data as JSON on stdout."),

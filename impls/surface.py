@@ -30,6 +30,9 @@ class Model:
         self.backend, self.spec = backend, spec
         self.implementation, self.device, self.dtype, self.precision = implementation, device, dtype, precision
 
+    def __repr__(self) -> str:
+        return f"<{self.spec.name} in {self.implementation}: {self.dtype} on {self.device}>"
+
     def parameters(self) -> Arrays:
         return _copies(self.backend.parameters())
 

@@ -29,7 +29,8 @@ def isoform(*arguments: str, path: Path | None = None, cwd: Path | None = None) 
     )
 
 
-def test_ctrl_c_ends_verify_at_once(tmp_path):
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_verify_at_once(tmp_path, asked):
     command = [sys.executable, "-m", "harness.cli", "verify", "--spec", "vae", "--spec", "ae", "--impl", "numpy", "--level", "report"]
     command += ["--out", str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -40,7 +41,7 @@ def test_ctrl_c_ends_verify_at_once(tmp_path):
         time.sleep(0.1)
     time.sleep(2)
     start = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(asked)
     _, said = process.communicate(timeout=60)
     assert time.monotonic() - start < 15 and process.returncode == 130
     assert "interrupted" in said and "Traceback" not in said and not list((tmp_path / "out").glob("*"))

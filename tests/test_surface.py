@@ -57,6 +57,10 @@ BAD_BATCHES = [
 ]
 
 
+def test_a_model_says_what_it_is():
+    assert repr(build("ae", dtype="float64")) == "<ae in numpy: float64 on cpu>"
+
+
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 @pytest.mark.parametrize(("batch", "message"), BAD_BATCHES)
 def test_a_bad_batch_is_refused_and_nothing_moves(batch, message):
