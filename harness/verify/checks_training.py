@@ -36,9 +36,9 @@ def check_optimizer(c: Context) -> None:
         compare_on_tape(model, c.record, truth, steps)
     if c.level != "quick":
         model, truth = c.fresh(), late(c.spec, c.dtype)
-        given = {"step": truth.t, "m": copied(truth.m), "v": copied(truth.v)}
-        model.set_optimizer_state(given)
-        for array in (*given["m"].values(), *given["v"].values()):
+        m, v = copied(truth.m), copied(truth.v)
+        model.set_optimizer_state({"step": truth.t, "m": m, "v": v})
+        for array in (*m.values(), *v.values()):
             array[...] = np.nan  # what a model is given, it must have copied
         for gradients in oracle.tape(c.spec, truth.p, FEW, c.dtype):
             truth.step(gradients)
