@@ -34,7 +34,10 @@ def test_ctrl_c_ends_verify_at_once(tmp_path, asked):
     command = [sys.executable, "-m", "harness.cli", "verify", "--spec", "vae", "--spec", "ae", "--impl", "numpy", "--level", "report"]
     command += ["--out", str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background is born deaf to it
+    )  # fmt: skip
     for _ in range(300):
         if workers := psutil.Process(process.pid).children():
             break
