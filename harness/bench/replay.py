@@ -93,7 +93,7 @@ def replay(folder: Path, arguments: tuple[str, ...]) -> int:
     """
     try:
         import pytest
-        import pytest_benchmark  # noqa: F401 - pytest loads it
+        from pytest_benchmark.session import PerformanceRegression
     except ImportError as error:
         raise UserError(f"{error.name} is not installed\n  mend: python -m pip install -c constraints.txt -e '.[test]'") from None
     journal = folder / "journal.jsonl"
@@ -117,5 +117,8 @@ def replay(folder: Path, arguments: tuple[str, ...]) -> int:
 
     ours = [str(TESTS), "-c", os.devnull, "--rootdir", str(TESTS.parent), "-p", "no:cacheprovider", "--import-mode=importlib"]
     ours += ["-W", "ignore:Benchmark fixture was not used"]  # of a cell that has failed
-    code = pytest.main([*ours, "--benchmark-columns=min,median,mean,stddev,rounds", *arguments], plugins=[Plugin()])
+    try:
+        code = pytest.main([*ours, "--benchmark-columns=min,median,mean,stddev,rounds", *arguments], plugins=[Plugin()])
+    except PerformanceRegression as error:  # --benchmark-compare-fail: pytest lets it through
+        raise UserError(str(error), FAILED) from None
     return OUTCOME.get(int(code), 2)
