@@ -210,6 +210,7 @@ def verify(specs, impls, dtypes, device, level, out, as_json, dry_run, more_spec
     show.matrix(found["rows"])
     if code == NOTHING_RAN:
         raise UserError("nothing could be verified; the table above says why. Nothing was written", NOTHING_RAN)
+    show.replaced(folder / "verify.json", found["rows"])
     click.echo(f"certificates: {run.write(found, folder)}", err=True)
     sys.exit(code)
 
@@ -247,6 +248,8 @@ def bench(specs, impls, dtypes, device, batch, level, out, dry_run, seed, resume
     if dry_run:
         show.plan(schedule.preview(*chosen, **plan))
         return
+    if resume and out and not out.exists():
+        raise UserError(f"{out}: there is no run to resume\n  mend: give the folder of the run that was cut off, or leave --resume away")
     folder = folder_for(out)
     with show.bench_progress() as on_event:
         path = schedule.bench(*chosen, **plan, folder=folder, seed=seed, command=command_line(), on_event=on_event, resume=resume)

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from harness.errors import UserError
 from harness.verify.table import footnotes
 from harness.verify.table import matrix as cells
 
@@ -58,7 +60,7 @@ def verify_progress(pairs: list, level: str) -> Iterator[Callable[[dict], None]]
 def bench_progress() -> Iterator[Callable[[dict], None]]:
     """A bar over all cells; yields the function that takes bench's events."""
     with _progress() as progress:
-        task = progress.add_task("bench", total=None)
+        task, told = progress.add_task("bench", total=None), set()
 
         def on_event(event: dict) -> None:
             if event["event"] == "plan":
@@ -67,7 +69,8 @@ def bench_progress() -> Iterator[Callable[[dict], None]]:
                 cell = event["cell"]
                 name = f"{cell['implementation']}/{cell['spec']} {cell['operation']}"
                 progress.update(task, advance=1, description=f"bench {escape(name)}")
-                if event["state"] not in ("ok", "n-a", "not-installed", "unsupported"):
+                if event["state"] not in ("ok", "n-a", "not-installed", "unsupported") and (event["state"], name) not in told:
+                    told.add((event["state"], name))  # once, and not again in each block
                     progress.console.print(f"[{BAD}]{escape(event['state'])}[/] {name}")
 
         yield on_event
@@ -119,20 +122,36 @@ def _by_reason(rows: list[dict]) -> dict[str, list[str]]:
 
 
 def matrix(rows: list[dict]) -> None:
-    """The worst margin of each spec and implementation, a table a dtype, then reasons and failures."""
+    """The worst margin of each spec and implementation, a table a dtype, then reasons and failures. Fits into 80 columns."""
     for dtype in dict.fromkeys(row["dtype"] for row in rows):
-        header, lines = cells(rows, dtype)
-        table = Table(title=f"worst error / gate, {dtype}", title_justify="left", caption="at most 1 passes", caption_justify="left")
-        for k, name in enumerate(header):
-            table.add_column(name, justify="left" if k == 0 else "right")
-        for line in lines:
-            table.add_row(line[0], *(f"[{_style(text)}]{escape(text)}[/]" if text else "" for text in line[1:]))
+        (_, *names), lines = cells(rows, dtype)
+        title, caption = f"worst error / gate, {dtype}", "at most 1 passes"
+        table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", box=None, padding=(0, 2, 0, 0))
+        table.add_column("", no_wrap=True)
+        for spec, *_ in lines:
+            table.add_column(escape(spec), justify="right", min_width=7, overflow="fold")
+        for k, name in enumerate(names, 1):
+            table.add_row(name, *(f"[{_style(line[k])}]{escape(line[k])}[/]" if line[k] else "" for line in lines))
         console.print(table)
     for note in footnotes(rows):
         console.print(f"[{DULL}]{escape(note)}[/]")
     for row in rows:
         for message in row["failures"]:
             console.print(escape(message), style=BAD, highlight=False)
+
+
+def replaced(path: Path, rows: list[dict]) -> None:
+    """Which certificates of an earlier verify.json go as this one takes its place."""
+    from harness.report.content import read_verify
+
+    try:
+        before = read_verify(path)["rows"]
+    except UserError:
+        return  # none, or one that nobody could have read
+    of = lambda rows: {(row["spec"], row["implementation"], row["dtype"], row["device"]) for row in rows if row["state"] == "pass"}
+    if gone := of(before) - of(rows):
+        text = f"{path}: replaces {len(gone)} certificates of an earlier run ({', '.join(sorted({spec for spec, *_ in gone}))})"
+        console.print(escape(f"{text}; to keep them: --out ANOTHER_FOLDER"))
 
 
 def reasons(journal: Path) -> None:
@@ -149,7 +168,7 @@ def reasons(journal: Path) -> None:
 
 def comparison(rows: list) -> None:
     """A line a cell, the verdict last."""
-    table = Table(title="seconds a step, new over base", title_justify="left")
+    table = Table(title="seconds a step, new over base", title_justify="left", box=SIMPLE)
     for name in ("spec", "operation", "implementation", "dtype", "batch"):
         table.add_column(name)
     for name in ("ratio", "95 % interval", "noise floor"):

@@ -106,3 +106,4 @@ def test_resume_without_a_run_is_a_message(tmp_path):
     process = start(tmp_path / "nothing", "--resume")
     _, said = process.communicate(timeout=60)
     assert process.returncode == USAGE and b"no run to resume" in said and b"Traceback" not in said
+    assert not (tmp_path / "nothing").exists()

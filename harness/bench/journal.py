@@ -99,7 +99,7 @@ def now() -> str:
 
 
 def _cannot(verb: str, path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"cannot {verb} the journal {path}: {error.strerror or error}\n"
-        f"  mend: a folder that exists and can be written to, on a disk with room: --out FOLDER"
-    )
+    mend = "a folder that exists and can be written to, on a disk with room: --out FOLDER"
+    if verb == "read":
+        mend = f"measure first: isoform bench --out {path.parent}"
+    return UserError(f"cannot {verb} the journal {path}: {error.strerror or error}\n  mend: {mend}")
