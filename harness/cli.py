@@ -300,6 +300,16 @@ def replay(folder: Path, arguments: tuple[str, ...]) -> None:
     sys.exit(replaying.replay(folder, arguments))
 
 
+@main.command()
+@click.argument("of", type=click.Choice(("spec", "journal")))
+def schema(of: str) -> None:
+    """JSON Schema of a spec, or of a row of a journal, for editors and validators."""
+    from harness.bench.schema import json_schema
+    from specs import Spec
+
+    click.echo(json.dumps(Spec.model_json_schema() if of == "spec" else json_schema(), indent=1))
+
+
 @main.command("run")
 @options("spec", "impl", "device", "batch", "level", "out")
 @click.argument("more_specs", nargs=-1)

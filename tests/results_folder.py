@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from harness.bench.journal import Journal
+from tests.journal_rows import Whole
 
 NAMES = ("numpy", "torch", "jax")
 HASH = "5" * 64
@@ -94,7 +94,7 @@ def rounds(name: str, block: int) -> list[float]:
 def write_journal(
     folder: Path, blocks: int = 3, mismatch: tuple[str, ...] = (), absent: tuple[str, ...] = (), note: str | None = "no ranking"
 ) -> None:
-    with Journal(folder / "journal.jsonl") as journal:
+    with Whole(folder / "journal.jsonl") as journal:
         common = {"made": "2026-01-02T03:05:00+00:00", "command": "isoform bench", "level": "quick", "seed": 11, "threads": 2}
         journal.write("run", **common, machine=MACHINE, versions={}, affinity=[0, 1], note=note)
         for name in absent:

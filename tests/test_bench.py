@@ -1,8 +1,11 @@
 """Bench: the journal survives, failures are rows, a mismatch shows no number, and the clock measures the work."""
 
+import json
 import math
+import re
 import statistics
 
+import jsonschema
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,16 +13,13 @@ from scipy import stats
 import impls
 import specs
 from harness import machine
-from harness.bench import journal, schedule, table
+from harness.bench import journal, schedule, schema, table
 from harness.bench.cells import cells
 from harness.bench.ratios import ratios
 from harness.errors import FAILED, NOTHING_RAN, OK, UserError
 from harness.processes import Worker, cpus
+from tests.journal_rows import CELL, PLAIN, Whole
 
-CELL = {
-    "spec": "vae", "spec_hash": "0", "implementation": "numpy", "operation": "train",
-    "device": "cpu", "dtype": "float32", "precision": "highest", "batch_size": 10, "replica": 0,
-}  # fmt: skip
 TIMES = ("rounds_s", "import_s", "build_s", "first_call_s")
 
 
@@ -27,16 +27,14 @@ TIMES = ("rounds_s", "import_s", "build_s", "first_call_s")
 
 
 def written(path, *rows):
-    with journal.Journal(path) as out:
+    with Whole(path) as out:
         for row in rows:
             out.write(row["row"], **{key: value for key, value in row.items() if key != "row"})
     return path
 
 
 def test_a_journal_cut_off_in_the_middle_is_read_up_to_there_and_goes_on(tmp_path):
-    path = written(
-        tmp_path / "journal.jsonl", {"row": "run", "level": "quick"}, {"row": "start", "block": 0}, {"row": "finish", "block": 0}
-    )
+    path = written(tmp_path / "journal.jsonl", {"row": "run"}, {"row": "start"}, {"row": "finish"})
     whole = path.read_bytes()
     assert journal.read(path).warning is None
     for length in range(len(whole)):
@@ -52,10 +50,11 @@ def test_a_journal_cut_off_in_the_middle_is_read_up_to_there_and_goes_on(tmp_pat
 
 def test_a_journal_that_is_not_one_says_what_to_do(tmp_path):
     path = tmp_path / "journal.jsonl"
-    path.write_text('{"schema": 2, "row": "run"}\n')
-    with pytest.raises(UserError, match=r"line 1: a journal of schema version 2\n  expected: version 1"):
+    path.write_text('{"schema": 3, "row": "run"}\n')
+    with pytest.raises(UserError, match=r"line 1: a journal of schema version 3\n  expected: version 2"):
         journal.read(path)
-    path.write_text('{"schema": 1, "row": "run"}\n{"schema": 1, "ro\n{"schema": 1, "row": "state"}\n')
+    written(path.with_name("whole.jsonl"), {"row": "run"})
+    path.write_text(path.with_name("whole.jsonl").read_text() + '{"schema": 2, "ro\n{"schema": 2, "row": "end"}\n')
     with pytest.raises(UserError, match="line 2: not a row of a journal"):
         journal.read(path)
     with pytest.raises(UserError, match="cannot read the journal"):
@@ -65,18 +64,69 @@ def test_a_journal_that_is_not_one_says_what_to_do(tmp_path):
         journal.Journal(tmp_path / "file" / "journal.jsonl")
 
 
+WRONG = [
+    ("end", {"at": None}, "at: Input should be a valid string"),
+    ("end", {"colour": "red"}, "colour: Extra inputs are not permitted"),
+    ("start", {"pass": "thyme"}, "pass: Input should be 'time' or 'memory'"),
+    ("start", {"cell": CELL | {"layers": 3}}, "cell.layers: Unexpected"),
+    ("finish", {"rounds_s": [0.1, 0.0]}, "rounds_s.1: Input should be greater than 0"),
+    ("finish", {"rounds_s": []}, "rounds_s: List should have at least 1 item"),
+    ("finish", {"certificate": None}, "certificate: Input should be a valid string"),
+    ("finish", {"compiles": 2}, "compiles: Input should be 0"),
+    ("finish", {"pass": "memory", "host_peak": -1}, "host_peak: Input should be greater than or equal to 0"),
+]
+
+
+@pytest.mark.parametrize("row, changes, message", WRONG, ids=[message.split(":")[0] for *_, message in WRONG])
+def test_a_row_that_bench_would_not_write_is_refused(tmp_path, row, changes, message):
+    path = written(tmp_path / "journal.jsonl", *({"row": name} for name in ("run", row)))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        written(path, {"row": row, **changes})
+    assert len(journal.read(path).rows) == 2  # nothing of it was written
+    lines = path.read_text().splitlines()
+    path.write_text(f"{lines[0]}\n{json.dumps(json.loads(lines[1]) | changes)}\n")
+    with pytest.raises(UserError, match=re.escape(f"line 2: not a row that bench writes\n  got:      {message}")):
+        journal.read(path)
+
+
+def test_the_schema_says_what_the_reader_says(tmp_path):
+    """Anyone's validator of JSON Schema comes to the same verdict, but for what JSON cannot tell."""
+    validator = jsonschema.Draft202012Validator(schema.json_schema())
+    path = written(tmp_path / "journal.jsonl", *({"row": row} for row in ("run", "resume", "start", "finish", "end")))
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert all(validator.is_valid(row) for row in rows)
+    by_name = {row["row"]: row for row in rows}
+    for row, changes, _ in WRONG[:-1]:
+        assert not validator.is_valid(by_name[row] | changes), changes
+
+
+def test_a_journal_of_version_1_is_still_read(tmp_path):
+    """As the first versions wrote it: no plan, no specs, nor which code had run."""
+    old = []
+    for row, fields in (("run", PLAIN["run"]), ("finish", PLAIN["timed"] | {"pass": "time", "state": "ok"})):
+        new_since = ("plan", "specs", "code_hash", "warm_up", "facts") if row == "run" else ("code_hash", "versions", "warm_up", "facts")
+        old.append({"schema": 1, "row": row} | {key: value for key, value in fields.items() if key not in new_since})
+    path = tmp_path / "journal.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in old))
+    run, finish = journal.read(path).rows
+    assert run["schema"] == finish["schema"] == 2 and run["plan"] is None and finish["code_hash"] is None
+    [line] = table.summary(path).to_dict("records")
+    assert line["step_s"] == pytest.approx(0.1) and json.loads(line["code"]) == [None, None]
+    assert set(schema.MIGRATIONS) == set(range(1, schema.VERSION))  # from every version there was
+
+
 FULL_DISK = """
 import resource, signal
 from pathlib import Path
 from harness.bench.journal import Journal, read
 from harness.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 path = Path(PATH)
 with Journal(path) as journal:
-    journal.write("run", text="x" * 100)
+    journal.write("end", at="x" * 20)
     try:
-        journal.write("finish", text="x" * 100)
+        journal.write("end", at="x" * 60)
     except UserError as error:
         print(error, read(path).warning, len(read(path).rows))
 """
@@ -90,14 +140,14 @@ def test_a_full_disk_leaves_whole_rows(python, tmp_path):
 # The table.
 
 
-def rows_of(*blocks, state="ok", cell=CELL):
+def rows_of(*blocks, cell=CELL):
     for k, seconds in enumerate(blocks):
-        yield {
-            "row": "finish", "pass": "time", "cell": cell, "block": k, "state": state, "reason": None if state == "ok" else "why",
-            "certificate": "abc", "code_hash": "c0de", "versions": {}, "margin": 0.1 * (k + 1),
-            "import_s": 1.0 + k if k < 2 else None, "build_s": 2.0, "first_call_s": None,
-            "steps_per_round": 4, "rounds_s": seconds, "wait_s": 1e-6, "compiles": None,
-        }  # fmt: skip
+        yield {"row": "finish", "cell": cell, "block": k, "margin": 0.1 * (k + 1), "import_s": 1.0 + k if k < 2 else None, "build_s": 2.0,
+               "rounds_s": seconds}  # fmt: skip
+
+
+def failed(state, cell=CELL, block=0):
+    return {"row": "finish", "cell": cell, "block": block, "state": state, "reason": "why"}
 
 
 def test_the_summary_is_what_the_formulas_say(tmp_path):
@@ -118,7 +168,7 @@ def test_the_summary_is_what_the_formulas_say(tmp_path):
 
 
 def test_one_block_has_no_interval_and_a_failed_one_is_told(tmp_path):
-    path = written(tmp_path / "journal.jsonl", {"row": "run"}, *rows_of([0.4, 0.4]), *rows_of([], state="crash:SIGKILL"))
+    path = written(tmp_path / "journal.jsonl", {"row": "run"}, *rows_of([0.4, 0.4]), failed("crash:SIGKILL"))
     [line] = table.summary(path).to_dict("records")
     assert line["state"] == "ok" and line["reason"] == "1 of 2 blocks failed, the first with crash:SIGKILL: why"
     assert line["step_s"] == pytest.approx(0.1) and math.isnan(line["step_low_s"]) and math.isnan(line["between_sd"])
@@ -148,8 +198,8 @@ def test_who_is_faster_is_told_by_pairs_of_a_block(tmp_path):
     half = stats.t.ppf(0.975, 7) * logs.std(ddof=1) / math.sqrt(8)
     assert [row["floor"] for row in found.values()] == pytest.approx([math.expm1(half)] * 3)
     assert list(table.summary(path).implementation) == ["numpy", "torch", "jax"]
-    wrong = rows_of([], state="mismatch", cell={**CELL, "implementation": "jax"})
-    assert len(ratios(written(tmp_path / "wrong.jsonl", {"row": "run"}, *rows, *wrong))) == 1
+    wrong = failed("mismatch", {**CELL, "implementation": "jax"})
+    assert len(ratios(written(tmp_path / "wrong.jsonl", {"row": "run"}, *rows, wrong))) == 1
     alone = ratios(written(tmp_path / "alone.jsonl", {"row": "run"}, *[row for row in rows if not row["cell"]["replica"]]))
     assert set(alone.verdict) == {"cannot tell"} and alone.floor.isna().all()  # without an A/A control nobody knows the noise
 

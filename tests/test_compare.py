@@ -5,27 +5,22 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from harness.bench.journal import Journal
 from harness.cli import main
+from tests.journal_rows import CELL, MACHINE, Whole
 
-MACHINE = {"cpu": "Test CPU", "cores": 2, "memory_bytes": 2**34, "architecture": "x86_64", "gpu": []}
-CELL = {
-    "spec": "vae", "spec_hash": "5" * 64, "implementation": "numpy", "operation": "train",
-    "device": "cpu", "dtype": "float32", "precision": "highest", "batch_size": 10,
-}  # fmt: skip
 NOISE = [1.0, 1.01, 0.99, 1.005, 0.995, 1.0, 1.01, 0.99]
 
 
 def run(folder, factor=1.0, blocks=8, machine=MACHINE, twins=True, state="ok", seconds=None, **changes):
     folder.mkdir()
-    with Journal(folder / "journal.jsonl") as journal:
+    with Whole(folder / "journal.jsonl") as journal:
         journal.write("run", machine=machine)
         for replica in (0, 1)[: 1 + twins]:
             cell = {**CELL, **changes, "replica": replica}
             for block in range(blocks):
                 rounds = seconds or [0.1 * NOISE[(block + 3 * replica) % 8] * factor] * 3
-                fields = {"cell": cell, "block": block, "state": state, "reason": None if state == "ok" else "why"}
-                journal.write("finish", **{"pass": "time"}, **fields, steps_per_round=4, rounds_s=rounds)
+                outcome = {"rounds_s": rounds} if state == "ok" else {"state": state, "reason": "why"}
+                journal.write("finish", cell=cell, block=block, **outcome)
     return folder
 
 
@@ -52,11 +47,10 @@ def test_a_difference_below_twice_the_floor_is_no_regression(tmp_path):
     base, new = run(tmp_path / "base", twins=False), run(tmp_path / "new", 1.15, twins=False)
     assert compare(base, new).exit_code == 4  # no control, no verdict
     for folder, factor in ((base, 1.0), (new, 1.15)):
-        with Journal(folder / "journal.jsonl") as journal:
+        with Whole(folder / "journal.jsonl") as journal:
             for block in range(8):
                 rounds = [0.1 * NOISE[block] * factor * 1.1] * 3
-                fields = {"cell": {**CELL, "replica": 1}, "block": block, "state": "ok", "reason": None}
-                journal.write("finish", **{"pass": "time"}, **fields, steps_per_round=4, rounds_s=rounds)
+                journal.write("finish", cell={**CELL, "replica": 1}, block=block, rounds_s=rounds)
     assert compare(base, new).exit_code == 4  # and neither are they shown to be equal
 
 

@@ -60,6 +60,8 @@ def test_a_verdict_needs_two_checks_or_a_listed_reason():
     assert judged([{**row, "killed_by": [[2, "", "", ""], [3, "", "", ""]]}])[0]["verdict"] == "killed"
     same = {"mutant": "backend.py:99 swapped pair: ('w', 'b') -> ('b', 'w')", "killed_by": []}
     assert judged([{**row, **same}])[0]["verdict"] == "equivalent"
+    said = {**row, "killed_by": [[2, "float64", "vae", 'File "/home/me/isoform/impls/keras/vae.py", line 3: loss/term and a / b']]}
+    assert judged([said])[0]["killed_by"][0][3] == 'File "vae.py", line 3: loss/term and a / b'  # no path of a machine in a result
 
 
 @pytest.mark.parametrize("implementation", ["numpy", "torch"])

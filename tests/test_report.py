@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from harness import report
-from harness.bench.journal import Journal
 from harness.report import page
 from harness.report.answer import answer, digits
 from harness.report.content import MEASURED, load
 from harness.report.figures import draw
+from tests.journal_rows import Whole
 from tests.results_folder import (
     BATCH,
     NAMES,
@@ -137,13 +137,8 @@ def mismatch(folder: Path) -> None:
 
 
 def late_mismatch(folder: Path) -> None:
-    with Journal(folder / "journal.jsonl") as journal:  # two good blocks do not make up for it
+    with Whole(folder / "journal.jsonl") as journal:  # two good blocks do not make up for it
         journal.write("finish", **{"pass": "time"}, cell=cell("torch"), block=3, state="mismatch", reason="after timing: loss differs")
-
-
-def not_renewed(folder: Path) -> None:
-    path = folder / "journal.jsonl"
-    path.write_text(path.read_text().replace('"renewed-torch"', "null"))
 
 
 def revoked(folder: Path) -> None:
@@ -164,7 +159,6 @@ UNCERTIFIED = {
     "only left out": (lambda folder: plant(folder, absent("torch")), "no-certificate", "isoform verify"),
     "another spec of that name": (other_hash, "no-certificate", "isoform verify"),
     "a certificate that did not pass": (revoked, "no-certificate", "isoform verify"),
-    "not renewed": (not_renewed, "no-certificate", "not renewed"),
     "a mismatch at renewal": (mismatch, "mismatch", "terms differ"),
     "a mismatch after timing": (late_mismatch, "mismatch", "loss differs"),
 }

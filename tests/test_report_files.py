@@ -84,8 +84,10 @@ def test_rows_that_are_not_whole(folder, rows, message):
 def test_a_journal_that_is_damaged_and_one_that_is_cut_off(folder):
     path = folder / "journal.jsonl"
     whole = path.read_text()
-    path.write_text(whole.replace('{"schema": 1, "row": "run"', "x", 1))
+    path.write_text(whole.replace('{"schema": 2, "row": "run"', "x", 1))
     assert "journal.jsonl, line 1" in refused(folder)
+    path.write_text(whole.replace('"renewed-torch"', "null"))  # a speed whose certificate was not renewed
+    assert "certificate: Input should be a valid string" in refused(folder)
     path.write_text(whole[:-20])  # the memory of jax
     report.build(folder)
     memory = table(folder, "memory").set_index("implementation")

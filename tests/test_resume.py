@@ -20,6 +20,7 @@ from harness.bench import journal, schedule
 from harness.bench.cells import Cell
 from harness.bench.station import Outcome
 from harness.errors import USAGE, UserError
+from tests.journal_rows import TIMED, Whole
 
 ROOT = Path(__file__).parents[1]
 BENCH = [sys.executable, "-m", "harness.cli", "bench", "--spec", "linear_ae", "--spec", "pca", "--impl", "numpy"]
@@ -91,10 +92,10 @@ def test_only_the_same_run_is_resumed(tmp_path, monkeypatch):
 def test_a_certificate_lost_before_the_cut_stays_lost(tmp_path):
     """What an earlier part has found decides in the later one: a mismatch is not timed again, nor is its memory measured."""
     one = Cell("vae", "0", "numpy", "train", "cpu", "float32", "highest", 10)
-    with journal.Journal(tmp_path / "journal.jsonl") as out:
+    with Whole(tmp_path / "journal.jsonl") as out:
         make = lambda: schedule.Bench([], [], [], schedule.LEVELS["quick"], out, 0, "", lambda event: None, 1.0)
         bench = make()
-        bench.finish("time", 0, one, Outcome("ok", None, {"certificate": "abc"}))
+        bench.finish("time", 0, one, Outcome("ok", None, TIMED))
         bench.finish("time", 1, one, Outcome("mismatch", "off"))
         later = make()
         later.remember_rows(journal.read(out.path).rows)

@@ -14,6 +14,8 @@ REMEMBERED = ("train", "fit")  # what the memory pass runs
 
 @dataclass(frozen=True)
 class Cell:
+    __pydantic_config__ = {"extra": "forbid"}  # where it is read from a journal
+
     spec: str
     spec_hash: str
     implementation: str

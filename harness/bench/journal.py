@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness.bench.schema import MIGRATIONS, VERSION, migrated, problem
 from harness.errors import UserError
-
-SCHEMA = 1
 
 
 class Journal:
@@ -31,7 +30,9 @@ class Journal:
 
     def write(self, row: str, **fields: object) -> None:
         """Append one row. It is on the disk when this returns; on a full disk, what fitted of it is taken back."""
-        line = json.dumps({"schema": SCHEMA, "row": row, **fields}, allow_nan=False).encode() + b"\n"
+        line = json.dumps({"schema": VERSION, "row": row, **fields}, allow_nan=False).encode() + b"\n"
+        if wrong := problem(line):
+            raise ValueError(f"a row '{row}' that no reader would take: {wrong}")
         before = self.file.seek(0, os.SEEK_END)
         try:
             if self.file.write(line) < len(line):
@@ -75,21 +76,33 @@ def read(path: Path) -> Content:
 
 
 def _row(line: bytes, path: Path, number: int) -> dict:
+    mend = "measure again: isoform bench --out ANOTHER_FOLDER"
     try:
         row = json.loads(line)
-        version = row["schema"], row["row"]
+        version = row["schema"]
     except (ValueError, KeyError, TypeError):
         raise UserError(
             f"{path}, line {number}: not a row of a journal\n"
-            f'  expected: a JSON object such as {{"schema": {SCHEMA}, "row": "run", ...}}\n'
+            f'  expected: a JSON object such as {{"schema": {VERSION}, "row": "run", ...}}\n'
             f"  got:      {line[:60].decode(errors='replace')}\n"
-            f"  mend:     take that line away, or measure again: isoform bench --out ANOTHER_FOLDER"
+            f"  mend:     take that line away, or {mend}"
         ) from None
-    if version[0] != SCHEMA:
+    if version != VERSION and version not in MIGRATIONS:
         raise UserError(
-            f"{path}, line {number}: a journal of schema version {version[0]}\n"
-            f"  expected: version {SCHEMA}, the one that this isoform reads and writes\n"
-            f"  mend:     use the isoform that wrote it, or measure again: isoform bench --out ANOTHER_FOLDER"
+            f"{path}, line {number}: a journal of schema version {version}\n"
+            f"  expected: version {VERSION}, which this isoform writes, or what it still reads: {', '.join(map(str, MIGRATIONS))}\n"
+            f"  mend:     use the isoform that wrote it, or {mend}"
+        )
+    if version != VERSION:
+        row = migrated(row)
+        line = json.dumps(row).encode()
+    if wrong := problem(line):
+        raise UserError(
+            f"{path}, line {number}: not a row that bench writes\n"
+            f"  got:      {wrong}\n"
+            f"  likely:   it was edited, or written by another program\n"
+            f"  expected: as in `isoform schema journal`\n"
+            f"  mend:     take that line away, or {mend}"
         )
     return row
 

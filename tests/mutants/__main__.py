@@ -51,9 +51,15 @@ def reason_for(implementation: str, mutant: str) -> str | None:
     return None
 
 
+def without_folders(text: str) -> str:
+    """A framework's messages name files; where they lie on this machine is nobody's business, and no result."""
+    return re.sub(r"(?:/[\w.+-]+)+/(?=[\w.+-]+)", "", text)
+
+
 def judged(rows: list[dict]) -> list[dict]:
     """The rows, each with its verdict: "killed", by two checks or more; "equivalent", with its reason; or "survived"."""
     for row in rows:
+        row["killed_by"] = [[*check, without_folders(what)] for *check, what in row["killed_by"]]
         row["reason"] = reason_for(row["implementation"], row["mutant"])
         row["verdict"] = "killed" if len(row["killed_by"]) >= ENOUGH else "equivalent" if row["reason"] else "survived"
     return rows
