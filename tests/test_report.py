@@ -21,6 +21,7 @@ from harness.report.figures import draw
 from tests.journal_rows import Whole
 from tests.results_folder import (
     BATCH,
+    MACHINE,
     NAMES,
     NOT_INSTALLED,
     SECONDS,
@@ -353,3 +354,15 @@ def test_what_was_changed_after_verify_has_no_speed(tmp_path):
     assert states == {"numpy": "ok", "torch": "no-certificate", "jax": "no-certificate"}
     assert "is not what was verified" in content.cells["reason"].iloc[1]
     assert set(content.long["implementation"]) == {"numpy"} and content.cells["step_s"].notna().sum() == 1
+
+
+@pytest.mark.usefixtures("small_figures")
+def test_two_machines_in_one_folder_are_told(folder):
+    report.build(folder)
+    assert "timed on another" not in (folder / "report.md").read_text()
+    write_verify(folder, [*map(row, NAMES), absent("keras-jax")], machine=MACHINE | {"cores": 64, "cpu": "Other CPU"})
+    report.build(folder)
+    text = (folder / "report.md").read_text()
+    assert text.startswith("# isoform: Test CPU")
+    assert "timed on another**, the one below: cpu Other CPU and Test CPU; cores 64 and 2." in text
+    assert "| cores | 2 |" in text and "| cores | 64 |" not in text

@@ -26,7 +26,7 @@ MEASURED = (*STEP, *RATE, *START, *SPREAD, *MEMORY)
 LEFT_OUT = {"n-a": "not applicable", "not-installed": "not installed", "unsupported": "unsupported here"}
 
 # what a report reads of each part of verify.json
-FILE = ("made", "command", "level", "machine", "seconds", "rows", "certificates")
+FILE = ("made", "command", "level", "machine", "versions", "seconds", "rows", "certificates")
 ROW = ("spec", "implementation", "dtype", "device", "precision", "state", "reason", "margin", "worst", "comparisons", "certificate")
 OF_CERTIFICATE = ("spec", "spec_hash", "implementation", "dtype", "device", "precision")
 CERTIFICATE = ("id", *OF_CERTIFICATE, "code_hash", "versions", "passed", "checks")

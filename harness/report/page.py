@@ -100,9 +100,13 @@ def render(content: Content) -> str:
         "share": share,
     }
     cells = content.cells.to_dict("records")
+    measured = content.runs[-1] if content.runs else content.verify
     return environment.get_template("report.md.j2").render(
         content=content,
         verify=content.verify,
+        machine=measured["machine"],
+        versions=measured["versions"],
+        elsewhere=differences(content.verify["machine"], measured["machine"]),
         answer=answer(content),
         cells=cells,
         reasons=cell_reasons(cells),
@@ -111,6 +115,12 @@ def render(content: Content) -> str:
         missing_memory=memory_reasons(cells),
         rankings=rankings(content),
     )
+
+
+def differences(verified: dict, timed: dict) -> str:
+    """In what the machine that was verified on differs from the one that was timed, as "cores 2 and 64"; empty where in nothing."""
+    names = [name for name in timed if verified.get(name) != timed[name] and name != "name"]
+    return "; ".join(f"{name} {words(verified.get(name))} and {words(timed[name])}" for name in names)
 
 
 def rankings(content: Content) -> list[dict]:
