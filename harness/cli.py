@@ -51,6 +51,13 @@ def main() -> None:
     """One spec, many implementations, numerically the same; and only then, how fast each one is."""
 
 
+class Folder(click.Path):
+    """A folder that is named: an empty text, as an unset variable of a shell gives, would be the current one."""
+
+    def convert(self, value, param, ctx):
+        return super().convert(value, param, ctx) if str(value) else self.fail("it is empty; give a folder, or leave --out away", param, ctx)
+
+
 def options(*names: str) -> Callable:
     """Options that several commands share."""
     known = {
@@ -64,7 +71,7 @@ def options(*names: str) -> Callable:
             "--batch", type=click.IntRange(min=1), help="Rows a timed batch; beyond the data they repeat. Default: the spec's."
         ),
         "level": click.option("--level", type=click.Choice(LEVELS), default="quick", show_default=True, help="How much."),
-        "out": click.option("--out", type=click.Path(path_type=Path), help="Results folder. Default: results/<machine>/<date>."),
+        "out": click.option("--out", type=Folder(path_type=Path), help="Results folder. Default: results/<machine>/<date>."),
         "json": click.option("--json", "as_json", is_flag=True, help="Data as JSON on stdout."),
         "dry": click.option("--dry-run", is_flag=True, help="Say what would run, and run nothing."),
     }

@@ -79,6 +79,7 @@ def test_a_bad_spec_is_a_message_and_exit_code_2(name, tmp_path):
         (["--spec", "no.toml"], "cannot read"),
         (["--impl", "numpie"], "did you mean 'numpy'"),
         (["--level", "huge"], "quick"),
+        (["--out", ""], "it is empty"),
     ],
 )
 def test_an_unknown_name_suggests_the_nearest(arguments, message):
