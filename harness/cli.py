@@ -55,7 +55,9 @@ class Folder(click.Path):
     """A folder that is named: an empty text, as an unset variable of a shell gives, would be the current one."""
 
     def convert(self, value, param, ctx):
-        return super().convert(value, param, ctx) if str(value) else self.fail("it is empty; give a folder, or leave --out away", param, ctx)
+        if not str(value):
+            self.fail("it is empty; give a folder, or leave --out away", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def options(*names: str) -> Callable:

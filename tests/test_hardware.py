@@ -7,7 +7,7 @@ import pytest
 
 import impls
 import specs
-from harness.errors import NOTHING_RAN, UserError
+from harness.errors import NOTHING_RAN, UserError, WorkerDied
 from harness.hardware import bound, card, measure
 from harness.report import content as report_content
 from impls import Implementation
@@ -80,6 +80,42 @@ def test_a_call_takes_what_the_clock_says(monkeypatch, seconds):
     watch = Watch(monkeypatch, seconds)
     assert measure.per_call(watch, watch) == pytest.approx(seconds, rel=1e-6)
     assert watch.now < max(100 * measure.ROUND_S, 12 * seconds)
+
+
+def test_what_takes_long_is_called_three_times_at_most(monkeypatch):
+    watch = Watch(monkeypatch, 40.0)
+    assert measure.per_call(watch, watch) == pytest.approx(40.0) and watch.calls == 2
+
+
+@pytest.mark.parametrize(("deadly", "lost", "processes"), [({16}, {16}, 3), ({8, 16, 32}, {8, 16, 32}, 2), ({16, 32}, {16, 32, 64}, 3)])
+def test_a_case_that_kills_its_process_costs_that_case(monkeypatch, deadly, lost, processes):
+    """Which is not asked for again; a framework that dies of everything costs two processes, not one a case."""
+    started = []
+
+    class Mortal:
+        def __init__(self, one):
+            started.append(one.name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def request(self, task, silence_s, cases, device):
+            for _, _, size in cases:
+                if size in deadly:
+                    raise WorkerDied("timeout", f"at {size}")
+                yield {"event": "row", "seconds": 1.0, "work": 1.0, "reason": None}
+            yield {"event": "done"}
+
+    monkeypatch.setattr(card, "Worker", Mortal)
+    monkeypatch.setattr(card, "PROCESSES", 2)
+    monkeypatch.setattr(card, "DTYPES", ("float64",))
+    monkeypatch.setattr(card, "SIZES", {"matmul": (4, 8, 16, 32, 64)} if deadly != {8, 16, 32} else {"matmul": (8, 16, 32)})
+    rows = card.measure([impls.load("numpy")], "cpu", lambda event: None)
+    assert {row.size for row in rows if row.value is None} == lost and len(started) == processes
+    assert next(row.reason for row in rows if row.size == min(lost)) == f"timeout: at {min(lost)}"
 
 
 @pytest.mark.parametrize("implementation", [name for name, one in impls.available().items() if one.instrument])

@@ -30,6 +30,9 @@ SIZES = {
 UNITS = {"matmul": "FLOP/s", "lu": "FLOP/s", "triad": "B/s", "dispatch": "s", "to_device": "B/s", "to_host": "B/s"}
 ONCE = {"dispatch": "float32", "to_device": "float64", "to_host": "float64", "triad": "float64"}  # in one dtype only
 FILE = "machine.json"
+SILENCE_S = 120.0  # longer, and the process is taken for hanging
+Case = tuple[str, str, int]  # dtype, operation, size
+Key = tuple[str, str, str, int]  # implementation, dtype, operation, size
 
 
 @dataclass(frozen=True)
@@ -55,38 +58,49 @@ def cases() -> dict[str, list[tuple[str, int]]]:
 
 
 def measure(implementations: Iterable[Implementation], device: str, on_event: Callable[[dict], None]) -> list[Row]:
-    """`on_event` is given {"event": "plan", "total": n}, then n times {"event": "row", "implementation": name}."""
+    """`on_event` is given {"event": "plan", "total": n}, then {"event": "row", "implementation": name}, at most n times."""
     chosen = [one for one in implementations if one.instrument]
-    planned = [(one.name, dtype, operation, size) for one in chosen for dtype, some in cases().items() for operation, size in some]
-    on_event({"event": "plan", "total": len(planned) * PROCESSES})
-    found: dict[tuple, list[dict]] = {key: [] for key in planned}
-    failed: dict[str, str] = {one.name: f"not installed: {one.install}" for one in chosen if one.missing}
+    planned = {one.name: [(dtype, *case) for dtype, some in cases().items() for case in some] for one in chosen}
+    on_event({"event": "plan", "total": sum(map(len, planned.values())) * PROCESSES})
+    found: dict[Key, list[dict]] = {(name, *case): [] for name, some in planned.items() for case in some}
+    lost: dict[Key, str] = {}
+    for one in chosen:
+        if one.missing:
+            lost |= {(one.name, *case): f"not installed: {one.install}" for case in planned[one.name]}
     for _ in range(PROCESSES):
         for one in chosen:
-            if one.name not in failed and (reason := _examine(one, device, found, on_event)):
-                failed[one.name] = reason
-    return [_row(key, values, failed.get(key[0])) for key, values in found.items()]
+            lost |= _examine(one, device, [case for case in planned[one.name] if (one.name, *case) not in lost], found, on_event)
+    return [_row(key, values, lost.get(key)) for key, values in found.items()]
 
 
-def _examine(one: Implementation, device: str, found: dict[tuple, list[dict]], on_event: Callable[[dict], None]) -> str | None:
-    try:
-        with Worker(one) as worker:
-            for event in worker.request("hardware", cases=cases(), device=device):
-                if event["event"] == "row":
-                    found[one.name, event["dtype"], event["operation"], event["size"]].append(event)
-                    on_event({"event": "row", "implementation": one.name})
-                elif event["event"] == "error":
-                    return event["message"]
-    except WorkerDied as death:
-        return f"{death.state}: {death.detail}"
-    return None
+def _examine(
+    one: Implementation, device: str, asked: list[Case], found: dict[Key, list[dict]], on_event: Callable[[dict], None]
+) -> dict[Key, str]:
+    """One process; where it dies, another for what comes after the case that it died of. Returns {case that is lost: reason}."""
+    lost: dict[Key, str] = {}
+    while asked:
+        left = list(asked)
+        try:
+            with Worker(one) as worker:
+                for event in worker.request("hardware", SILENCE_S, cases=asked, device=device):
+                    if event["event"] == "row":
+                        found[one.name, *left.pop(0)].append(event)
+                        on_event({"event": "row", "implementation": one.name})
+                    elif event["event"] == "error":
+                        return lost | {(one.name, *case): event["message"] for case in left}
+        except WorkerDied as death:
+            if lost:  # the second: it does not start, or dies of everything
+                return lost | {(one.name, *case): str(death) for case in left}
+            lost[one.name, *left.pop(0)] = str(death)
+        asked = left
+    return lost
 
 
-def _row(key: tuple, values: list[dict], failure: str | None) -> Row:
+def _row(key: Key, values: list[dict], lost: str | None) -> Row:
     name, dtype, operation, size = key
     head = (name, operation, dtype, size, UNITS[operation])
-    if failure or not values or values[0]["reason"]:
-        return Row(*head, None, None, None, failure or (values[0]["reason"] if values else "not measured"))
+    if lost or values[0]["reason"]:
+        return Row(*head, None, None, None, lost or values[0]["reason"])
     seconds = [one["seconds"] for one in values]
     if UNITS[operation] == "s":
         whole = estimate(seconds)
