@@ -30,7 +30,7 @@ SIZES = {
 UNITS = {"matmul": "FLOP/s", "lu": "FLOP/s", "triad": "B/s", "dispatch": "s", "to_device": "B/s", "to_host": "B/s"}
 ONCE = {"dispatch": "float32", "to_device": "float64", "to_host": "float64", "triad": "float64"}  # in one dtype only
 FILE = "machine.json"
-SILENCE_S = 120.0  # longer, and the process is taken for hanging
+SILENCE_S = 300.0  # longer, and the process is taken for hanging
 Case = tuple[str, str, int]  # dtype, operation, size
 Key = tuple[str, str, str, int]  # implementation, dtype, operation, size
 
@@ -69,7 +69,9 @@ def measure(implementations: Iterable[Implementation], device: str, on_event: Ca
             lost |= {(one.name, *case): f"not installed: {one.install}" for case in planned[one.name]}
     for _ in range(PROCESSES):
         for one in chosen:
-            lost |= _examine(one, device, [case for case in planned[one.name] if (one.name, *case) not in lost], found, on_event)
+            without = {*lost, *(key for key, values in found.items() if values and values[0]["reason"])}
+            asked = [case for case in planned[one.name] if (one.name, *case) not in without]
+            lost |= _examine(one, device, asked, found, on_event)
     return [_row(key, values, lost.get(key)) for key, values in found.items()]
 
 
