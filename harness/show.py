@@ -137,7 +137,7 @@ def matrix(rows: list[dict]) -> None:
         console.print(f"[{DULL}]{escape(note)}[/]")
     for row in rows:
         for message in row["failures"]:
-            console.print(escape(message), style=BAD, highlight=False)
+            console.print(escape(message), style=BAD, highlight=False, soft_wrap=True)
 
 
 def replaced(path: Path, rows: list[dict]) -> None:

@@ -58,7 +58,12 @@ class Implementation:
     def backend_module(self):
         if self.missing:
             raise MissingFramework(self.name, self.missing, self.install)
-        return importlib.import_module(self.module)
+        try:
+            return importlib.import_module(self.module)
+        except ModuleNotFoundError as error:
+            if self.folder:  # a shipped one has said what it requires: then this is a fault of ours
+                raise
+            raise MissingFramework(self.name, [str(error.name)], self.install) from None
 
     def instrument_module(self):
         """What `impls.instrument` describes. Raises MissingFramework."""
@@ -105,9 +110,10 @@ def available() -> dict[str, Implementation]:
     for point in entry_points(group=GROUP):
         if point.name not in found:  # a shipped name cannot be taken over
             package = point.value.split(".")[0]
-            text = f"third party, from the package {point.dist.name if point.dist else package}"
+            distribution = point.dist.name if point.dist else package
+            text = f"third party, from the package {distribution}"
             found[point.name] = Implementation(
-                point.name, text, point.value, requires=(package,), install=f"python -m pip install {package}"
+                point.name, text, point.value, requires=(package,), install=f"python -m pip install {distribution}"
             )
     return found
 

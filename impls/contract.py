@@ -5,7 +5,11 @@ on the way out. So a backend may trust its input, and may return whatever `numpy
 
 Where what is announced for later goes, with nothing here to change:
 - a `label` (conditional models) or a `permutation` (mutual information) is one more key of a batch;
-- a codebook updated by moving averages is one more part of `state()`;
+- a codebook updated by moving averages is state beside the parameters: one more part of `parameters`, with a name and a shape in
+  `specs.parameters` and no gradient, so that checks, save and resume see it;
+- a `categorical` likelihood is one more name in the spec and in each framework's `nll` and `data_mean`;
+- a target that can only be compiled for (a TPU from here) is a `device` whose `run` raises `Unsupported`, with `prepare` as its test;
+- several devices are a `device` such as "cuda:4", known to the backend alone; a sweep is a loop of the harness over specs and batches;
 - a decoder that runs alone is `decode`, which needs no batch; `label` is its second argument already;
 - a convolution is a further layer kind in `specs.parameters` and one more mapping rule in each backend;
 - `device` and `precision` are arguments of `build`; only a backend knows what they mean.

@@ -46,9 +46,11 @@ def load(name: str | os.PathLike) -> Spec:
         raise SpecError(f"{path} is not valid TOML: {error}") from None
     content["name"] = path.stem
     try:
-        return Spec.model_validate(content)
+        spec = Spec.model_validate(content)
     except ValidationError as error:
         raise SpecError(_explain(error, path)) from None
+    spec._file = None if text in names() else text
+    return spec
 
 
 def _did_you_mean(near: list[str]) -> str:

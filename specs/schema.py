@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 Width = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -129,10 +129,13 @@ class Gates(Section):
     low_precision: float = _gate(2e-3, "losses and step-1 gradients with TF32, bf16 or a TPU's default products")
     variants: float = _gate(1e-12, "variants of one framework, float64")
     variants_float32: float = _gate(1e-5, "variants of one framework, float32")
+    timed: float = _gate(1e-13, "the timed path against the checked one, which may be another compilation of it, float64")
+    timed_float32: float = _gate(1e-5, "the same in float32")
     analytic: float = _gate(1e-12, "against a closed form")
     excess: float = _gate(1e-6, "a trained linear autoencoder above the closed-form optimum, relative")
     nats: float = _gate(1e-3, "a trained linear VAE below the closed-form evidence, nats per example")
     relations: float = _gate(1e-12, "metamorphic relations")
+    far_data: float = _gate(1e-10, "PCA's variances of data 1e4 from the origin, where rounding alone is 1e-12 of them")
 
 
 class Spec(Section):
@@ -149,6 +152,12 @@ class Spec(Section):
     optimizer: Adam = Adam()
     training: Training = Training()
     gates: Gates = Gates()
+    _file: str | None = PrivateAttr(default=None)  # where a user's own was read from
+
+    @property
+    def given(self) -> str:
+        """By what `specs.load` finds it: the name of a shipped spec, the path of another."""
+        return self._file or self.name
 
     @property
     def d_x(self) -> int:

@@ -329,6 +329,11 @@ def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def crowded(made):
+    real = made.facts
+    made.facts = lambda: {**real(), "threads": 77}
+
+
 def stillborn(made):
     made.timed_decode = lambda batch: kill
 
@@ -343,14 +348,14 @@ from impls.numpy.backend import devices
 
 build = faulty_isoforms.build_with(faulty_isoforms.{name})
 """
-NAMES = ("off", "skewed", "idle", "mortal", "stillborn", "stuck")
+NAMES = ("off", "skewed", "idle", "mortal", "stillborn", "crowded", "stuck")
 BENCH = """
 import sys
 from pathlib import Path
 import impls, specs
 from harness.bench import schedule
 schedule.LEVELS["tiny"] = schedule.Level(blocks=2, rounds=4, cold_blocks=1)
-names = ["numpy", "off", "skewed", "idle", "mortal", "stillborn", "absent"]
+names = ["numpy", "off", "skewed", "idle", "mortal", "stillborn", "crowded", "absent"]
 spec = specs.load("vae").replace(data=DATA)
 path = schedule.bench([spec], [impls.load(name) for name in names], level="tiny", dtype="float32", device="cpu",
                       batch_size=32, folder=Path(FOLDER), seed=1)
@@ -395,6 +400,8 @@ def test_faults_are_rows_and_a_mismatch_shows_no_number(python, site, tmp_path):
     assert of("idle")["train"] == mismatch
     assert of("mortal") == {"train": ok, "encode": killed, "decode": ok}
     assert of("stillborn") == {"train": ok, "encode": ok, "decode": killed}
+    assert of("crowded") == {operation: ["error", "error"] for operation in ("train", "encode", "decode")}
+    assert "runs 77 threads; given were" in rows["crowded", "train", "time"][0]["reason"]
     assert of("absent") == {operation: ["not-installed"] for operation in ("train", "encode", "decode")}
     assert "pip install no_such_package" in rows["absent", "train", "time"][0]["reason"]
     assert "gradient" in rows["off", "train", "time"][0]["reason"]

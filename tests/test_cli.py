@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -160,18 +161,26 @@ FAULTS = {
 def test_what_dies_or_is_wrong_is_reported_and_the_others_go_on(tmp_path):
     for name, (body, _) in FAULTS.items():
         third_party(tmp_path, name, body)
-    chosen = [argument for name in [*FAULTS, "numpy"] for argument in ("--impl", name)]
-    done = isoform("verify", "--spec", "linear_ae", "--spec", "ae", *chosen, "--out", tmp_path / "out", path=tmp_path)
+    third_party(tmp_path, "needy", "")
+    (tmp_path / "needy.py").write_text("import no_such_engine")
+    mine = tmp_path / "my ae.toml"
+    mine.write_text('model = "ae"\n[architecture]\nlatent = 3\nhidden = [5]\n')
+    chosen = [argument for name in [*FAULTS, "needy", "numpy"] for argument in ("--impl", name)]
+    done = isoform("verify", "--spec", "linear_ae", "--spec", mine, *chosen, "--out", tmp_path / "out", path=tmp_path)
     assert done.returncode == FAILED and "Traceback" not in done.stderr
     rows = {(row["implementation"], row["spec"]): row for row in json.loads((tmp_path / "out" / "verify.json").read_text())["rows"]}
-    for spec in ("linear_ae", "ae"):
-        assert rows["numpy", spec]["state"] == "pass"
+    for spec in ("linear_ae", "my ae"):
+        assert rows["numpy", spec]["state"] == "pass" and rows["needy", spec]["state"] == "not-installed"
+        assert "no_such_engine" in rows["needy", spec]["reason"] and "pip install needy" in rows["needy", spec]["reason"]
         for name, (_, state) in FAULTS.items():
             assert rows[name, spec]["state"] == state, rows[name, spec]
             assert rows[name, spec]["certificate"] is None
-    assert "no such luck" in rows["raises", "ae"]["failures"][0]
+    assert "no such luck" in rows["raises", "my ae"]["failures"][0]
     for part in ("where:", "what:", "expected:", "got:", "likely:", "repeat:"):
-        assert part in "\n".join(rows["wrong", "ae"]["failures"])
+        assert part in "\n".join(rows["wrong", "my ae"]["failures"])
+    program, *repeat = shlex.split(rows["wrong", "my ae"]["failures"][0].split("repeat:")[1])
+    again = isoform(*repeat, path=tmp_path, cwd=tmp_path)
+    assert program == "isoform" and again.returncode == FAILED and "check 3 failed" in again.stderr
 
 
 def test_a_worker_that_hangs_is_ended_and_reported(tmp_path, monkeypatch):

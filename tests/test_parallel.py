@@ -33,6 +33,7 @@ class Allowed:
 NO_AUTOGRAD = "there is no autograd: gradients are written by hand"
 OWN_LAYERS = "there are no layers to take: Dense and its activations are written out"
 CALL = "what a module runs has another name in each framework"
+FIT = "what Keras' own loop, fit(), runs and minimizes"
 RNGS = "Flax draws initial values from an explicit generator"
 ALLOWED = [
     Allowed("numpy", "*ae.py", "adds backward", NO_AUTOGRAD),
@@ -46,6 +47,8 @@ ALLOWED = [
     Allowed("numpy", "layers.py", "MLP.__call__ in place of MLP.forward", CALL),
     Allowed("jax", "layers.py", "MLP.__call__ in place of MLP.forward", CALL),
     Allowed("jax", "*.py", "*.__init__ takes also rngs: nnx.Rngs", RNGS),
+    Allowed("keras", "*ae.py", "adds *.call", FIT),
+    Allowed("keras", "*ae.py", "adds *.compute_loss", FIT),
     Allowed("keras", "layers.py", "MLP.call in place of MLP.forward", CALL),
     Allowed("keras", "layers.py", "MLP.__init__ binds * self.built in place of *", "a layer that builds its parts at once must say so"),
     Allowed("keras", "layers.py", "adds Dense.__init__", "the layer learns d_in from its first input, unless it is built by hand"),

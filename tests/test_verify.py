@@ -254,7 +254,7 @@ def test_names_that_are_missing_or_additional_fail():
         assert not all(one.passed for one in record.made)
 
 
-def test_there_are_at_least_15_relations_for_each_model():
+def test_there_are_relations_enough_for_each_model():
     for spec in (specs.load("vae"), specs.load("ae"), specs.load("linear_ae")):
         names = [one.name for one in RELATIONS if one.applies(spec)]
         assert len(names) >= (15 if spec.model == "vae" else 11), names
@@ -310,6 +310,29 @@ def test_a_renewal_refuses_a_wrong_model(fault):
     model = impls.load("numpy").build(VAE, dtype="float64")
     fault(model.backend)
     assert not renew(model)["passed"]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("part", ["layers.Dense.backward", "adam.Adam.update"])
+def test_a_renewal_of_the_reference_does_not_hold_it_against_itself(monkeypatch, part, dtype):
+    """A fault in the source is in every build of NumPy's; what is timed and what it is compared with are both wrong."""
+    import impls.numpy.adam
+    import impls.numpy.layers
+
+    file, owner, method = part.split(".")
+    owner = getattr(getattr(impls.numpy, file), owner)
+    right = getattr(owner, method)
+
+    def backward(self, *arguments):
+        d_x = right(self, *arguments)
+        self.d_w = 1.01 * self.d_w
+        return d_x
+
+    def update(self, parameters, gradients):
+        right(self, parameters, {name: 1.01 * value for name, value in gradients.items()})
+
+    monkeypatch.setattr(owner, method, {"backward": backward, "update": update}[method])
+    assert not renew(impls.load("numpy").build(VAE, dtype=dtype))["passed"]
 
 
 # ---------------------------------------------------------------- random specs

@@ -80,6 +80,8 @@ def time_cell(model: Model, spec: Spec, request: dict, emit: Callable[..., None]
         emit("measured", state="error", reason=f"{compiled} compilations inside the timed rounds: that is no steady state")
     elif affinity is not None and affinity != request["affinity"]:
         emit("measured", state="error", reason=f"runs on the CPUs {affinity}; given were {request['affinity']}")
+    elif (threads := facts.get("threads")) not in (None, given := len(request["affinity"])):  # None: it follows the affinity
+        emit("measured", state="error", reason=f"runs {threads} threads; given were {given}, as many as CPUs")
     else:
         emit(
             "measured",

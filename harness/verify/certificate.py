@@ -58,7 +58,7 @@ def code_hash(implementation: Implementation) -> str:
     for folder in dict.fromkeys(folders):
         files = sorted(folder.rglob("*")) if folder.is_dir() else [folder]
         for path in files:
-            if path.suffix == ".py":  # specs in TOML have hashes of their own
+            if path.suffix == ".py" or path.name == "framework.toml":  # specs in TOML have hashes of their own
                 digest.update(path.name.encode() + b"\0" + path.read_bytes())
     for name in ("__init__.py", "surface.py"):
         digest.update((ROOT / "impls" / name).read_bytes())

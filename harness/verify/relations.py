@@ -329,7 +329,7 @@ def affine_in_beta(c: Context) -> Sides:
 @relation("beta = 1 is the VAE: terms do not depend on beta", vae, TERMS)
 def terms_without_beta(c: Context) -> Sides:
     p, batch = point(c)
-    return terms(c, p, batch), terms(c, p, batch, c.spec.replace(loss={"beta": 1.0}))
+    return terms(c, p, batch), terms(c, p, batch, c.spec.replace(loss={"beta": 4.0 if c.spec.beta == 1.0 else 1.0}))
 
 
 def _only_gradients(values: Arrays) -> Arrays:

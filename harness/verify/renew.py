@@ -11,7 +11,7 @@ from harness import data
 from harness.verify import oracle
 from harness.verify.certificate import Result, certificate, judge
 from harness.verify.checks_function import mean_loss
-from harness.verify.checks_training import adam_on_tape, compare_on_tape
+from harness.verify.checks_training import adam_on_tape, compare_on_tape, oracle_trajectory, trained_on
 from harness.verify.compare import Comparisons
 from harness.verify.draws import COUNT as NOISE_COUNT
 from harness.verify.draws import check_noise
@@ -116,18 +116,20 @@ def _trainable(model: Model, record: Comparisons, n: int) -> int:
     reset()
     reference.set_parameters(start)
     batch = make_batch(spec, x, 0, model.dtype)
-    if model.implementation == "numpy":  # the reference itself: against the oracle
-        expected_terms = {name: value.real for name, value in oracle.terms(spec, start, batch).items()}
-    else:
-        expected_terms = reference.terms(batch)
+    given = [make_batch(spec, x, step, model.dtype) for step in range(STEPS)]
+    itself = model.implementation == "numpy"  # the reference, which is held against the oracle
+    expected_terms = {name: value.real for name, value in oracle.terms(spec, start, batch).items()} if itself else reference.terms(batch)
     record.closes("term", model.terms(batch), expected_terms, gate)
     record.closes("step-1 gradient", model.gradients(batch), reference.gradients(batch), gate)
     record.close("loss", mean_loss(spec, model.terms(batch)), oracle.loss(spec, start, batch).real, gate)
-    given = [make_batch(spec, x, step, model.dtype) for step in range(STEPS)]
-    record.close("losses of a few steps", model.train(given), reference.train(given), gate)
+    if itself:
+        losses, p, expected = oracle_trajectory(reference, given, start, record, np.random.default_rng(spec.seed))
+    else:
+        losses, p, expected = trained_on(reference, given)
+    record.close("losses of a few steps", model.train(given), losses, gate)
     if np.isfinite(far):
-        state, expected = model.optimizer_state(), reference.optimizer_state()
-        record.closes("parameter after a few steps", model.parameters(), reference.parameters(), far)
+        state = model.optimizer_state()
+        record.closes("parameter after a few steps", model.parameters(), p, far)
         record.closes("first moment after a few steps", state["m"], expected["m"], far)
         record.closes("second moment after a few steps", state["v"], expected["v"], far)
     reset()
@@ -147,7 +149,7 @@ def _trainable(model: Model, record: Comparisons, n: int) -> int:
     reset()
     tensors, terms = len(start), len(expected_terms)
     after = 3 * (1 + tensors) * bool(np.isfinite(far)) + 1 + 3 * (1 + tensors) + NOISE_COUNT * spec.noisy
-    return (1 + terms) + (1 + tensors) + 1 + 1 + after + 1 + (1 + tensors)
+    return (1 + terms) + (1 + tensors) + 1 + itself + 1 + after + 1 + (1 + tensors)
 
 
 def _pca(model: Model, record: Comparisons, n: int) -> int:

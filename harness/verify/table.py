@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ SHORT = {"n-a": "n/a", "not-installed": "absent", "unsupported": "n/a"}
 def failures(pair: Pair) -> list[str]:
     """What, where, expected and got, likely cause, command to repeat; a message a failed check."""
     repeat = (
-        f"isoform verify --spec {pair.spec.name} --impl {pair.implementation.name} --dtype {pair.dtype}"
+        f"isoform verify --spec {shlex.quote(pair.spec.given)} --impl {pair.implementation.name} --dtype {pair.dtype}"
         f" --device {pair.device} --level {pair.certificate['level'] if pair.certificate else 'ci'}"
     )
     messages = []

@@ -286,14 +286,14 @@ class PCA(Base):
 
     def merge(self, params):
         model = self.model_class(self.spec)
-        for name in PCA_NAMES:
+        for name in shapes(self.spec):
             setattr(model, name, params[name])
         return model
 
     def pure_fit(self, x):
         model = self.model_class(self.spec)
         model.fit(x)
-        return OrderedDict((name, getattr(model, name)) for name in PCA_NAMES)
+        return OrderedDict((name, getattr(model, name)) for name in shapes(self.spec))
 
     @scoped
     def fit(self, x):
@@ -309,9 +309,6 @@ class PCA(Base):
             return self.params
 
         return fit
-
-
-PCA_NAMES = ("mean", "components", "explained_variance")
 
 
 def canonical(path: tuple) -> str:

@@ -33,6 +33,12 @@ class AE(keras.Model):
         h = self.decoder(z)
         return self.logits(h)
 
+    def call(self, batch: dict[str, Array]) -> dict[str, Float[Array, " n"]]:  # API: what fit() runs
+        return terms(self, **batch)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> Float[Array, ""]:
+        return loss(self.spec, y_pred)  # API: what fit() minimizes; y_pred is what call() returns
+
 
 def terms(model: AE, x: Float[Array, "n d_x"]) -> dict[str, Float[Array, " n"]]:
     z = model.encode(x)

@@ -367,10 +367,10 @@ class Trainable(Base):
         return super().functions() | trained | {"generate": self.draw, "noise": self.noise}
 
     def model_terms(self, batch):
-        return self.model_file.terms(self.model, **batch)
+        return self.model.call(batch)
 
     def loss(self, batch):
-        return self.model_file.loss(self.spec, self.model_terms(batch))
+        return self.model.compute_loss(y_pred=self.model_terms(batch))
 
     def loss_gradients(self, batch):
         _, gradients = self.engine.value_and_gradients(self.loss, list(self.named.values()), batch)

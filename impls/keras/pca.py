@@ -40,7 +40,7 @@ class PCA(keras.layers.Layer):
 
 def orient(rows: Float[Array, "d_z d_x"]) -> Float[Array, "d_z d_x"]:
     """An eigenvector's sign is free: make the entry of largest magnitude positive."""
-    largest = ops.argmax(ops.abs(rows), axis=1, keepdims=True)
+    largest = ops.argmax(ops.abs(rows), axis=1, keepdims=True)  # API: not every backend takes rows[i, j] with arrays of indices
     return rows * ops.sign(ops.take_along_axis(rows, largest, axis=1))
 
 

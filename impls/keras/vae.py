@@ -37,6 +37,12 @@ class VAE(keras.Model):
         h = self.decoder(z)
         return self.logits(h)
 
+    def call(self, batch: dict[str, Array]) -> dict[str, Float[Array, " n"]]:  # API: what fit() runs
+        return terms(self, **batch)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> Float[Array, ""]:
+        return loss(self.spec, y_pred)  # API: what fit() minimizes; y_pred is what call() returns
+
 
 def reparameterize(
     mu: Float[Array, "n d_z"], logvar: Float[Array, "n d_z"], eps: Float[Array, "n d_z"]

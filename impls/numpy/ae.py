@@ -7,9 +7,10 @@
     latent  x      -> z               by name
     x_hat   z      -> x_hat           mean of p(x|z)
 """
+from typing import Any as Array  # ndarray, but a mean is one of NumPy's scalars
+
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray as Array
 
 from impls.numpy.layers import MLP, Dense, d_nll, data_mean, nll
 from specs import Spec

@@ -1,7 +1,6 @@
 """The machine room of NumPy: parameters in and out, dtype, noise, the loop."""
 
 import importlib
-from functools import reduce
 
 import numpy as np
 import scipy
@@ -10,7 +9,7 @@ from threadpoolctl import threadpool_info
 from impls.errors import DeviceAbsent
 from impls.numpy.adam import Adam
 from specs import MODELS, Spec
-from specs.parameters import layers
+from specs.parameters import layers, shapes
 
 
 def devices() -> list[str]:
@@ -77,10 +76,10 @@ class Base:
 class Trainable(Base):
     def __init__(self, spec, variant, dtype):
         super().__init__(spec, variant, dtype)
-        self.layers = {name: reduce(child, name.split("."), self.model) for name, _, _ in layers(spec)}
-        for layer in self.layers.values():
-            layer.w, layer.b = layer.w.astype(self.dtype), layer.b.astype(self.dtype)
-        self.named = {f"{name}.{part}": getattr(layer, part) for name, layer in self.layers.items() for part in ("w", "b")}
+        self.layers = {name: layer(self.model, name) for name, _, _ in layers(spec)}
+        for one in self.layers.values():
+            one.w, one.b = one.w.astype(self.dtype), one.b.astype(self.dtype)
+        self.named = {f"{name}.{part}": getattr(one, part) for name, one in self.layers.items() for part in ("w", "b")}
         self.optimizer = Adam(spec.optimizer, self.named)
 
     def parameters(self):
@@ -98,7 +97,7 @@ class Trainable(Base):
         return self.collected()
 
     def collected(self):
-        return {f"{name}.{part}": getattr(layer, f"d_{part}") for name, layer in self.layers.items() for part in ("w", "b")}
+        return {f"{name}.{part}": getattr(one, f"d_{part}") for name, one in self.layers.items() for part in ("w", "b")}
 
     def train(self, batches):
         return np.array([self.step(batch) for batch in batches])
@@ -142,23 +141,21 @@ class PCA(Base):
         self.model.fit(x)
 
     def parameters(self):
-        return {} if self.model.mean is None else {name: getattr(self.model, name) for name in PCA_NAMES}
+        return {} if self.model.mean is None else {name: getattr(self.model, name) for name in shapes(self.spec)}
 
     def set_parameters(self, values):
-        for name in PCA_NAMES:
+        for name in shapes(self.spec):
             setattr(self.model, name, values[name].copy())
 
     def timed_fit(self, batch):
         def fit():
             self.model.fit(batch["x"])
-            return {name: getattr(self.model, name) for name in PCA_NAMES}
+            return {name: getattr(self.model, name) for name in shapes(self.spec)}
 
         return fit
 
 
-PCA_NAMES = ("mean", "components", "explained_variance")
-
-
-def child(parent, name: str):
+def layer(model, name: str):
     """encoder.0 -> model.encoder.layers[0]"""
-    return parent.layers[int(name)] if name.isdigit() else getattr(parent, name)
+    stack, _, index = name.partition(".")
+    return getattr(model, stack).layers[int(index)] if index else getattr(model, stack)

@@ -7,6 +7,7 @@ import torch
 
 from impls.errors import DeviceAbsent
 from specs import MODELS, Spec
+from specs.parameters import shapes
 
 torch._dynamo.config.recompile_limit = 64  # one process may verify many specs
 torch._dynamo.config.fail_on_recompile_limit_hit = True  # never fall back to eager in silence
@@ -190,21 +191,18 @@ class PCA(Base):
         self.model.fit(self.tensor(x))
 
     def parameters(self):
-        return {} if self.model.mean is None else host({name: getattr(self.model, name) for name in PCA_NAMES})
+        return {} if self.model.mean is None else host({name: getattr(self.model, name) for name in shapes(self.spec)})
 
     def set_parameters(self, values):
-        for name in PCA_NAMES:
+        for name in shapes(self.spec):
             setattr(self.model, name, self.tensor(values[name]))
 
     def timed_fit(self, batch):
         def fit():
             self.model.fit(batch["x"])
-            return {name: getattr(self.model, name) for name in PCA_NAMES}
+            return {name: getattr(self.model, name) for name in shapes(self.spec)}
 
         return fit
-
-
-PCA_NAMES = ("mean", "components", "explained_variance")
 
 
 def canonical(name: str) -> str:

@@ -1,6 +1,6 @@
 """The kill matrix: `python -m tests.mutants [--impl NAME]... [--count N] [--seed S] [--out FILE]`.
 
-Exit code 0: every mutant was killed, by two checks or more, or is listed in equivalent.toml with its reason. 1: one survived.
+Exit code 0: every mutant was killed, by two checks or more, or is listed in equivalent.toml with the reason why not. 1: one survived.
 """
 
 import json
@@ -42,11 +42,15 @@ FILES = {  # file of a framework's folder -> specs that go through it
 }
 
 
-def reason_for(implementation: str, mutant: str) -> str | None:
-    """Why a mutant computes the same function, if equivalent.toml has it."""
-    text = re.sub(r"\.py:\d+ ", ".py ", mutant, count=1)
+VERDICTS = ("killed", "killed by one", "equivalent", "survived")
+
+
+def reason_for(row: dict) -> str | None:
+    """Why a mutant computes the same function, or is for one check alone, if equivalent.toml has it: this change in this very function."""
+    text = re.sub(r"\.py:\d+ ", ".py ", row["mutant"], count=1)
     for entry in tomllib.loads((HERE / "equivalent.toml").read_text(encoding="utf-8"))["equivalent"]:
-        if text == entry["mutant"] and any(fnmatch(implementation, pattern) for pattern in entry["of"]):
+        same = text == entry["mutant"] and row["within"] in entry["within"]
+        if same and any(fnmatch(row["implementation"], pattern) for pattern in entry["of"]):
             return entry["reason"]
     return None
 
@@ -57,11 +61,12 @@ def without_folders(text: str) -> str:
 
 
 def judged(rows: list[dict]) -> list[dict]:
-    """The rows, each with its verdict: "killed", by two checks or more; "equivalent", with its reason; or "survived"."""
+    """The rows, each with its verdict: "killed", by two checks or more; with its reason "killed by one" or "equivalent"; or "survived"."""
     for row in rows:
         row["killed_by"] = [[*check, without_folders(what)] for *check, what in row["killed_by"]]
-        row["reason"] = reason_for(row["implementation"], row["mutant"])
-        row["verdict"] = "killed" if len(row["killed_by"]) >= ENOUGH else "equivalent" if row["reason"] else "survived"
+        row["reason"] = None if len(row["killed_by"]) >= ENOUGH else reason_for(row)
+        excused = ("killed by one" if row["killed_by"] else "equivalent") if row["reason"] else "survived"
+        row["verdict"] = "killed" if len(row["killed_by"]) >= ENOUGH else excused
     return rows
 
 
@@ -121,7 +126,7 @@ def examine(name: str, planned: list[Mutant], free: queue.Queue, matrix: Matrix,
     )  # fmt: skip
     code = code_hash(implementation)
     for mutant in planned:
-        head = {"implementation": name, "code": code, "id": mutant.id, "mutant": str(mutant), "kind": mutant.kind}
+        head = {"implementation": name, "code": code, "id": mutant.id, "mutant": str(mutant), "within": mutant.within, "kind": mutant.kind}
         row = matrix.before.get(matrix.key(head))
         if row is None:
             module = f"impls.{implementation.folder}.{mutant.file.removesuffix('.py')}"
@@ -154,7 +159,7 @@ def main(names: tuple[str, ...], count: int, seed: int, jobs: int, out: Path | N
         rows = plant(names, count, seed, jobs, out)
     for name in dict.fromkeys(row["implementation"] for row in rows):
         verdicts = Counter(row["verdict"] for row in rows if row["implementation"] == name)
-        counts = "".join(f"{verdicts[verdict]:>5} {verdict}" for verdict in ("killed", "equivalent", "survived"))
+        counts = "".join(f"{verdicts[verdict]:>5} {verdict}" for verdict in VERDICTS)
         click.echo(f"{name:<18}{verdicts.total():>4} mutants{counts}")
     sys.exit(any(row["verdict"] == "survived" for row in rows))
 

@@ -35,6 +35,7 @@ COMPARED = {ast.Gt: ast.Lt, ast.Lt: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq
 class Mutant:
     file: str  # name inside the framework's folder
     line: int
+    within: str  # the function or class that it is in, as Class.method; empty at the top of the file
     kind: str
     before: str  # the expression or statement
     after: str
@@ -56,10 +57,11 @@ class Mutant:
 def mutants(path: Path, without: tuple[str, ...] = ()) -> Iterator[Mutant]:
     """All mutants of a file, in order of their place. Docstrings, annotations, imports, reports and classes `without` are left alone."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    for trail, node in _walk(tree, (), without):
+    for trail, within, node in _walk(tree, (), (), without):
         for kind, replacement in _changes(node):
             after = "(deleted)" if isinstance(replacement, ast.Pass) else _text(replacement)
-            yield Mutant(path.name, getattr(node, "lineno", 0), kind, _text(node), after, partial(_planted, tree, trail, replacement))
+            make, line = partial(_planted, tree, trail, replacement), getattr(node, "lineno", 0)
+            yield Mutant(path.name, line, ".".join(within), kind, _text(node), after, make)
 
 
 def _planted(tree: ast.AST, trail: tuple, replacement: ast.AST) -> str:
@@ -68,8 +70,12 @@ def _planted(tree: ast.AST, trail: tuple, replacement: ast.AST) -> str:
     return ast.unparse(ast.fix_missing_locations(mutated))
 
 
-def _walk(node: ast.AST, trail: tuple, without: tuple[str, ...]) -> Iterator[tuple[tuple, ast.AST]]:
-    """(trail, node): the trail of field names and indices that leads to it."""
+def _walk(
+    node: ast.AST, trail: tuple, within: tuple[str, ...], without: tuple[str, ...]
+) -> Iterator[tuple[tuple, tuple[str, ...], ast.AST]]:
+    """(trail, within, node): the field names and indices that lead to it, and the names of the classes and functions around it."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        within = (*within, node.name)
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_comment", "bases"):
             continue
@@ -84,8 +90,8 @@ def _walk(node: ast.AST, trail: tuple, without: tuple[str, ...]) -> Iterator[tup
             if isinstance(child, ast.Raise) or (isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)):
                 continue  # a message or a docstring
             here = (*trail, (name, index))
-            yield here, child
-            yield from _walk(child, here, without)
+            yield here, within, child
+            yield from _walk(child, here, within, without)
 
 
 def _put(tree: ast.AST, trail: tuple, replacement: ast.AST) -> None:
