@@ -403,7 +403,7 @@ def test_faults_are_rows_and_a_mismatch_shows_no_number(python, site, tmp_path):
     assert of("crowded") == {operation: ["error", "error"] for operation in ("train", "encode", "decode")}
     assert "runs 77 threads; given were" in rows["crowded", "train", "time"][0]["reason"]
     assert of("absent") == {operation: ["not-installed"] for operation in ("train", "encode", "decode")}
-    assert "pip install no_such_package" in rows["absent", "train", "time"][0]["reason"]
+    assert "needs no_such_package: python -m pip install faulty-isoforms" in rows["absent", "train", "time"][0]["reason"]
     assert "gradient" in rows["off", "train", "time"][0]["reason"]
     assert "decode x_hat is off by 0.001" in rows["skewed", "decode", "time"][0]["reason"]
     assert "steps less than were timed" in rows["idle", "train", "time"][0]["reason"]
