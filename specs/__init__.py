@@ -49,8 +49,17 @@ def load(name: str | os.PathLike) -> Spec:
         spec = Spec.model_validate(content)
     except ValidationError as error:
         raise SpecError(_explain(error, path)) from None
-    spec._file = None if text in names() else text
+    if text not in names():
+        READ_FROM[spec.name, spec.hash] = text
     return spec
+
+
+READ_FROM: dict[tuple[str, str], str] = {}  # (name, hash) -> the file that a user's own spec was read from
+
+
+def given(spec: Spec) -> str:
+    """By what `load` finds the spec: the name of a shipped one, the path of another."""
+    return READ_FROM.get((spec.name, spec.hash), spec.name)
 
 
 def _did_you_mean(near: list[str]) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Width = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -152,12 +152,6 @@ class Spec(Section):
     optimizer: Adam = Adam()
     training: Training = Training()
     gates: Gates = Gates()
-    _file: str | None = PrivateAttr(default=None)  # where a user's own was read from
-
-    @property
-    def given(self) -> str:
-        """By what `specs.load` finds it: the name of a shipped spec, the path of another."""
-        return self._file or self.name
 
     @property
     def d_x(self) -> int:

@@ -96,7 +96,7 @@ def write_journal(
 ) -> None:
     with Whole(folder / "journal.jsonl") as journal:
         common = {"made": "2026-01-02T03:05:00+00:00", "command": "isoform bench", "level": "quick", "seed": 11, "threads": 2}
-        journal.write("run", **common, machine=MACHINE, versions={}, affinity=[0, 1], note=note)
+        journal.write("run", **common, machine=MACHINE, versions={"numpy": "2.4.6"}, affinity=[0, 1], note=note)
         for name in absent:
             journal.write("finish", **{"pass": "time"}, cell=cell(name), block=0, state="not-installed", reason=NOT_INSTALLED)
         for block in range(blocks):

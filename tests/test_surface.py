@@ -319,7 +319,7 @@ def test_a_third_party_is_found_by_its_entry_point_without_importing_it(python, 
 def test_a_third_party_that_is_not_there_is_told_apart_from_an_unknown_one(python, site):
     code = "import impls, specs; impls.load('absent').build(specs.load('ae'))"
     code = f"import impls\ntry: {code}\nexcept impls.MissingFramework as error: print(error)"
-    assert "python -m pip install no_such_package" in python(code, site(absent="no_such_package.backend"))
+    assert "python -m pip install isoform-equinox" in python(code, site(absent="no_such_package.backend"))
 
 
 EQUAL = """

@@ -356,7 +356,7 @@ def random_specs(draw) -> Spec:
         "model": model,
         "seed": draw(st.integers(0, 2**32 - 1)),
         "data": data,
-        "architecture": {"latent": draw(st.integers(1, size))},
+        "architecture": {"latent": draw(st.integers(1, min(size, train)))},
         "optimizer": {"learning_rate": draw(st.sampled_from([1e-4, 1e-3, 1e-2])), "epsilon": draw(st.sampled_from([1e-8, 1e-6]))},
         "training": {"batch_size": draw(st.integers(2, train))},
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from specs import given
+
 if TYPE_CHECKING:
     from harness.verify.run import Pair
 
@@ -14,7 +16,7 @@ SHORT = {"n-a": "n/a", "not-installed": "absent", "unsupported": "n/a"}
 def failures(pair: Pair) -> list[str]:
     """What, where, expected and got, likely cause, command to repeat; a message a failed check."""
     repeat = (
-        f"isoform verify --spec {shlex.quote(pair.spec.given)} --impl {pair.implementation.name} --dtype {pair.dtype}"
+        f"isoform verify --spec {shlex.quote(given(pair.spec))} --impl {pair.implementation.name} --dtype {pair.dtype}"
         f" --device {pair.device} --level {pair.certificate['level'] if pair.certificate else 'ci'}"
     )
     messages = []
