@@ -148,9 +148,11 @@ class PCA(Base):
             setattr(self.model, name, values[name].copy())
 
     def timed_fit(self, batch):
+        names = tuple(shapes(self.spec))
+
         def fit():
             self.model.fit(batch["x"])
-            return {name: getattr(self.model, name) for name in shapes(self.spec)}
+            return {name: getattr(self.model, name) for name in names}
 
         return fit
 
