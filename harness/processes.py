@@ -25,9 +25,18 @@ def cpus() -> list[int]:
 
 
 class Worker:
-    """A worker process. Use as a context manager; `request` yields its events and raises WorkerDied."""
+    """A worker process. Use as a context manager; `request` yields its events and raises WorkerDied.
 
-    def __init__(self, implementation: Implementation, use_cpus: list[int] | None = None, environment: dict[str, str] | None = None):
+    `root`: the folder whose `harness`, `impls` and `specs` it runs, where these are not our own.
+    """
+
+    def __init__(
+        self,
+        implementation: Implementation,
+        use_cpus: list[int] | None = None,
+        environment: dict[str, str] | None = None,
+        root: Path | None = None,
+    ):
         self.name = implementation.name
         chosen = use_cpus or cpus()
         variables = {
@@ -35,7 +44,7 @@ class Worker:
             **dict.fromkeys(THREAD_VARIABLES, str(len(chosen))),
             **dict(implementation.environment),
             "TF_CPP_MIN_LOG_LEVEL": "2",
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(root or ROOT), os.environ.get("PYTHONPATH", "")])),
             **(environment or {}),
         }
         self.stderr = tempfile.TemporaryFile()
@@ -45,6 +54,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self.stderr,
             env=variables,
+            cwd=root,  # Python looks there first
             start_new_session=True,  # so that the whole process group can be ended
         )
         self.selector = selectors.DefaultSelector()

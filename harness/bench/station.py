@@ -1,6 +1,7 @@
 """One implementation of one spec within one block: its process, and its cells that are still to be measured."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from harness.bench.cells import Cell
 from harness.errors import WorkerDied
@@ -19,13 +20,24 @@ class Outcome:
 
 
 class Station:
-    """Workers die; a station opens another one for the cells that are left. `environment`: of its process, besides the usual."""
+    """Workers die; a station opens another one for the cells that are left.
+
+    `environment`: of its process, besides the usual; `root`: as of Worker.
+    """
 
     def __init__(
-        self, implementation: Implementation, spec: Spec, cells: list[Cell], environment: dict[str, str], seed: int, silence_s: float
+        self,
+        implementation: Implementation,
+        spec: Spec,
+        cells: list[Cell],
+        environment: dict[str, str],
+        seed: int,
+        silence_s: float,
+        root: Path | None = None,
     ):
         self.implementation, self.spec, self.cells = implementation, spec, cells
         self.environment, self.seed, self.silence_s = environment, seed, silence_s
+        self.root = root
         self.worker: Worker | None = None
         self.prepared: dict | None = None
         self.reopened = False
@@ -33,7 +45,7 @@ class Station:
     def open(self) -> dict[Cell, Outcome]:
         """Start a process, if there is none. Returns what was lost. From the main thread: a worker dies with the thread that started it."""
         try:
-            self.worker = self.worker or Worker(self.implementation, environment=self.environment)
+            self.worker = self.worker or Worker(self.implementation, environment=self.environment, root=self.root)
         except WorkerDied as death:
             return self._lose(self.cells, Outcome(death.state, death.detail))
         return {}
