@@ -41,9 +41,10 @@ class Backend(Protocol):
         """z (n, d_z) -> x_hat (n, d_x): a mean in data space, never logits."""
 
     def prepare(self, operation: str, batch: Batch, steps: int, seed: int) -> None:
-        """Untimed set-up of `steps` repetitions of "train", "encode", "decode", "generate" or "fit".
+        """Untimed set-up of `steps` repetitions of "train", "loss", "encode", "decode", "generate" or "fit".
 
-        "train" draws its noise with the framework's own generator, started from `seed`; "decode" reads batch["z"].
+        "train" and "loss" (its value alone: no gradient, no update) draw fresh noise for each repetition with the framework's own
+        generator, started from `seed`, and draw the same; "decode" reads batch["z"].
         """
 
     def run(self) -> None:
@@ -53,7 +54,7 @@ class Backend(Protocol):
         """Wait until everything that `run` started is done."""
 
     def outcome(self) -> Mapping[str, Any]:
-        """What the last `run` computed: {"loss": (steps,)} after "train", the last result of any other operation."""
+        """What the last `run` computed: {"loss": (steps,)} after "train" and "loss", the last result of any other operation."""
 
     def facts(self) -> Mapping[str, Any]:
         """What is in force, read back from the framework, not what was asked for: "versions" {package: version}, "variant",
@@ -85,7 +86,7 @@ class TrainableBackend(Backend, Protocol):
         """The inverse of `optimizer_state`."""
 
     def native_noise(self, n: int, steps: int, seed: int) -> Any:
-        """(steps, n, d_z): the noise that `prepare("train", ..., seed)` and `run` would draw. VAE only."""
+        """(steps, n, d_z): the noise that `run` would draw after `prepare("train", ..., seed)`, or "loss". VAE only."""
 
 
 class PCABackend(Backend, Protocol):

@@ -16,7 +16,7 @@ def operations(spec: Spec) -> tuple[str, ...]:
     """What a model of this spec can be timed at."""
     if not spec.trains:
         return ("fit", "encode", "decode")
-    return ("train", "encode", "decode", "generate") if spec.noisy else ("train", "encode", "decode")
+    return ("train", "loss", "encode", "decode", *(["generate"] if spec.noisy else []))
 
 
 class Model:
@@ -120,7 +120,7 @@ class Model:
         raise Unsupported("block() comes after prepare()")
 
     def outcome(self) -> Arrays:
-        """What the last `run` computed: {"loss": (steps,)} after "train"; else the arrays of its last repetition."""
+        """What the last `run` computed: {"loss": (steps,)} after "train" and "loss"; else the arrays of its last repetition."""
         return _copies(self.backend.outcome())
 
     def facts(self) -> dict:

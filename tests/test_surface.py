@@ -167,6 +167,35 @@ def test_operations_are_those_that_can_be_timed():
             assert all(np.isfinite(value).all() and len(value) > 0 for value in model.outcome().values()), (name, operation)
 
 
+LOSSES = """
+import numpy as np, specs, impls
+from specs import noise
+for name in ("vae", "ae", "linear_ae"):
+    spec = specs.load(name)
+    model = impls.load("{implementation}").build(spec, dtype="float64")
+    before, x = model.parameters(), np.random.default_rng(0).random((7, spec.d_x))
+    for steps, seed in ((3, 5), (2, 6)):
+        given = [{{"x": x}} | ({{"eps": eps}} if spec.noisy else {{}}) for eps in
+                 (model.native_noise(7, steps, seed) if spec.noisy else [None] * steps)]
+        terms = [model.terms(one) for one in given]
+        model.prepare({{"x": x}}, steps, operation="loss", seed=seed)
+        model.run(), model.block()
+        got = model.outcome()["loss"]
+        expected = [np.mean(sum({{"kl": spec.beta}}.get(part, 1.0) * value for part, value in one.items())) for one in terms]
+        assert got.shape == (steps,) and np.allclose(got, expected, rtol=1e-13, atol=0), (name, got, expected)
+        assert len(set(got)) == (steps if spec.noisy else 1)  # fresh noise each time
+    assert model.optimizer_state()["step"] == 0
+    assert all(np.array_equal(before[name], value) for name, value in model.parameters().items())
+print("equal")
+"""
+
+
+@pytest.mark.parametrize("implementation", SHIPPED)
+def test_timed_losses_are_those_of_the_terms_with_the_noise_that_the_framework_draws(python, implementation):
+    environment = dict(impls.load(implementation).environment)
+    assert python(LOSSES.format(implementation=implementation), **environment) == "equal"
+
+
 def test_generate_draws_means_from_the_prior():
     model = build()
     drawn = model.generate(300, seed=1)

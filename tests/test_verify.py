@@ -301,6 +301,7 @@ def mistimes(operation: str, key: str) -> Callable:
         wrap("gradients", scale("mu.w", 1.001)),
         skips_a_step,
         epsilon_inside,
+        wrap("timed_loss", lambda backend, run: lambda: run() * 1.001),
         mistimes("encode", "mu"),
         mistimes("decode", "x_hat"),
         mistimes("generate", "x_hat"),

@@ -7,6 +7,7 @@ import numpy as np
 
 from harness.verify import oracle
 from harness.verify.check import BOTH, check, n_tensors, trained
+from harness.verify.checks_function import mean_loss
 from harness.verify.compare import Comparisons
 from harness.verify.context import Context
 from harness.verify.draws import COUNT as NOISE_COUNT
@@ -273,7 +274,7 @@ def _n_timed(c: Context) -> int:
     if not c.spec.trains:
         return 3 + 1 + 1
     noise = 1 + NOISE_COUNT if c.spec.noisy else 0  # generate
-    return ROUNDS * 2 + 1 + n_tensors(c.spec) + 1 + (1 + (2 if c.spec.noisy else 1)) + 1 + noise
+    return ROUNDS * 2 + 1 + n_tensors(c.spec) + 1 + 1 + (1 + (2 if c.spec.noisy else 1)) + 1 + noise
 
 
 @check(
@@ -308,6 +309,9 @@ def check_timed(c: Context) -> None:
     for k in range(ROUNDS):
         c.record.close(f"run {k}: losses with that noise given", losses[k], expected[k], gate)
     c.record.closes("parameter after the timed steps", after, model.parameters(), gate)
+    model.prepare({"x": batch["x"]}, steps, operation="loss", seed=seed)
+    wanted = [mean_loss(c.spec, model.terms(one)) for one in given[:steps]]
+    c.record.close("timed loss", _outcome(model)["loss"], np.array(wanted), gate)
     model.prepare(batch, steps, operation="encode")
     c.record.closes("timed encode", _outcome(model), model.encode(batch), gate)
     z = c.draw(4).standard_normal((c.rows, c.spec.d_z))

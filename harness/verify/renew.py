@@ -75,6 +75,7 @@ def _timed(model: Model, record: Comparisons, n: int, timed: tuple[str, ...]) ->
     z = np.random.default_rng(spec.seed).standard_normal((n, spec.d_z))
     wanted: dict[str, Callable[[], dict]] = {
         "fit": lambda: p,
+        "loss": lambda: {"loss": _losses(model, p, x)},
         "encode": lambda: _code(spec, p, x),
         "decode": lambda: {"x_hat": _mean(spec, p, z)},
         "generate": lambda: {"x_hat": _mean(spec, p, model.native_noise(n, STEPS, 1)[-1])},
@@ -91,6 +92,12 @@ def _timed(model: Model, record: Comparisons, n: int, timed: tuple[str, ...]) ->
             record.closes(f"timed {operation}", outcome, expected, near if spec.trains else far)
             count += 1 + len(expected)
     return count
+
+
+def _losses(model: Model, p: Arrays, x: np.ndarray) -> np.ndarray:
+    """Of STEPS repetitions with the noise that the framework draws for each."""
+    noise = model.native_noise(len(x), STEPS, 1) if model.spec.noisy else [None] * STEPS
+    return np.array([oracle.loss(model.spec, p, {"x": x, "eps": eps}).real for eps in noise])
 
 
 def _code(spec: Spec, p: Arrays, x: np.ndarray) -> Arrays:

@@ -102,7 +102,7 @@ class Base:
 
     def outcome(self):
         results = jax.device_get(self.results)
-        return {"loss": np.ravel(results)} if self.operation == "train" else results[-1]
+        return {"loss": np.ravel(results)} if self.operation in {"train", "loss"} else results[-1]
 
     def done(self, result):
         """On CPU, wait: computations that do not depend on each other run side by side and end in any order."""
@@ -152,6 +152,7 @@ class Trainable(Base):
         jit = partial(jax.jit, donate_argnums=() if variant == "undonated" else (0,))  # the old state's memory is the new one's
         self.compiled_update = jit(self.pure_update)
         self.compiled_train = jit(self.pure_steps if variant == "scan" else self.pure_step)
+        self.compiled_native_loss = jax.jit(self.pure_native_loss)
         self.compiled_native_step = jit(self.pure_native_step)
         self.compiled_native_steps = jit(self.pure_native_steps, static_argnames="steps")
         self.compiled_noise = jax.jit(self.pure_noise, static_argnums=1)
@@ -190,11 +191,19 @@ class Trainable(Base):
         key, part = jax.random.split(key)
         return key, jax.random.normal(part, (n, self.spec.d_z), self.dtype)
 
+    def pure_drawn(self, key, batch):
+        if not self.spec.noisy:
+            return key, batch
+        key, eps = self.pure_noise(key, len(batch["x"]))
+        return key, {**batch, "eps": eps}
+
+    def pure_native_loss(self, params, key, batch):
+        key, batch = self.pure_drawn(key, batch)
+        return key, self.pure_loss(params, batch)
+
     def pure_native_step(self, carry, batch):
         state, key = carry
-        if self.spec.noisy:
-            key, eps = self.pure_noise(key, len(batch["x"]))
-            batch = {**batch, "eps": eps}
+        key, batch = self.pure_drawn(key, batch)
         state, value = self.pure_step(state, batch)
         return (state, key), value
 
@@ -269,6 +278,13 @@ class Trainable(Base):
             return losses
 
         return train
+
+    def timed_loss(self, batch):  # no scan: XLA would take out of it whatever does not depend on the noise
+        def loss():
+            self.key, value = self.compiled_native_loss(self.params, self.key, batch)
+            return self.done(value)
+
+        return loss
 
     def timed_generate(self, batch):
         def generate():

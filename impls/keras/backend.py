@@ -310,7 +310,7 @@ class Base:
         self.engine.block([last, [variable.value for variable in self.state]])
 
     def outcome(self):
-        return self.stacked("loss", self.results) if self.operation == "train" else self.host(self.results[-1])
+        return self.stacked("loss", self.results) if self.operation in {"train", "loss"} else self.host(self.results[-1])
 
     def parameters(self):
         return self.host(self.named)
@@ -364,7 +364,7 @@ class Trainable(Base):
 
     def functions(self):
         trained = {"train": self.step, "terms": self.model_terms, "gradients": self.loss_gradients, "apply": self.apply}
-        return super().functions() | trained | {"generate": self.draw, "noise": self.noise}
+        return super().functions() | trained | {"loss": self.native_loss, "generate": self.draw, "noise": self.noise}
 
     def model_terms(self, batch):
         return self.model.call(batch)
@@ -376,10 +376,14 @@ class Trainable(Base):
         _, gradients = self.engine.value_and_gradients(self.loss, list(self.named.values()), batch)
         return dict(zip(self.named, gradients, strict=True))
 
+    def drawn(self, batch):
+        return {**batch, "eps": self.noise(batch)} if self.spec.noisy and "eps" not in batch else batch
+
+    def native_loss(self, batch):
+        return self.loss(self.drawn(batch))
+
     def step(self, batch):
-        if self.spec.noisy and "eps" not in batch:
-            batch = {**batch, "eps": self.noise(batch)}
-        value, gradients = self.engine.value_and_gradients(self.loss, list(self.named.values()), batch)
+        value, gradients = self.engine.value_and_gradients(self.loss, list(self.named.values()), self.drawn(batch))
         self.optimizer.apply(gradients)
         return value
 

@@ -48,7 +48,7 @@ class Base:
         """NumPy has returned only when it is done."""
 
     def outcome(self):
-        return {"loss": np.array(self.results)} if self.operation == "train" else self.results[-1]
+        return {"loss": np.array(self.results)} if self.operation in {"train", "loss"} else self.results[-1]
 
     def timed_encode(self, batch):
         return lambda: self.encode(batch["x"])
@@ -126,11 +126,14 @@ class Trainable(Base):
         self.generator = np.random.default_rng(seed)
         return np.stack([self.noise(n) for _ in range(steps)])
 
+    def drawn(self, batch):
+        return batch | {"eps": self.noise(len(batch["x"]))} if self.spec.noisy else batch
+
     def timed_train(self, batch):
-        x = batch["x"]
-        if not self.spec.noisy:
-            return lambda: self.step({"x": x})
-        return lambda: self.step({"x": x, "eps": self.noise(len(x))})
+        return lambda: self.step(self.drawn(batch))
+
+    def timed_loss(self, batch):
+        return lambda: self.model_file.loss(self.spec, self.terms(self.drawn(batch)))
 
     def timed_generate(self, batch):
         return lambda: {"x_hat": self.decode(self.noise(len(batch["x"])))}

@@ -63,7 +63,9 @@ class Base:
             torch.cuda.synchronize(self.device)
 
     def outcome(self):
-        return {"loss": torch.stack(self.results).cpu().numpy()} if self.operation == "train" else host(self.results[-1])
+        if self.operation in {"train", "loss"}:
+            return {"loss": torch.stack(self.results).cpu().numpy()}
+        return host(self.results[-1])
 
     def timed_encode(self, batch):
         latent = self.compiled(self.model_file.latent)
@@ -171,11 +173,14 @@ class Trainable(Base):
         self.generator = torch.Generator(self.device).manual_seed(seed)
         return torch.stack([self.noise(n) for _ in range(steps)]).cpu().numpy()
 
+    def drawn(self, batch):
+        return batch | {"eps": self.noise(batch["x"].shape[0])} if self.spec.noisy else batch
+
     def timed_train(self, batch):
-        x = batch["x"]
-        if not self.spec.noisy:
-            return lambda: self.step({"x": x})
-        return lambda: self.step({"x": x, "eps": self.noise(x.shape[0])})
+        return lambda: self.step(self.drawn(batch))
+
+    def timed_loss(self, batch):
+        return torch.no_grad()(lambda: self.objective(self.drawn(batch))[0])
 
     def timed_generate(self, batch):
         x_hat, n = self.compiled(self.model_file.x_hat), batch["x"].shape[0]

@@ -35,6 +35,7 @@ class Trainable:
         self.optimizer = optax.adam(adam.learning_rate, b1=adam.beta1, b2=adam.beta2, eps=adam.epsilon)
         self.moments = self.optimizer.init(eqx.filter(self.model, eqx.is_array))
         self.compiled_terms = eqx.filter_jit(linear_ae.terms)
+        self.compiled_loss = eqx.filter_jit(self.loss)
         self.compiled_gradients = eqx.filter_jit(eqx.filter_grad(self.loss))
         self.compiled_step = eqx.filter_jit(self.pure_step)
         self.compiled_update = eqx.filter_jit(self.pure_update)
@@ -113,8 +114,12 @@ class Trainable:
 
     def prepare(self, operation, batch, steps, seed):
         given = self.arrays(batch)
-        self.timed = partial({"train": self.step, "encode": self.timed_encode, "decode": self.timed_decode}[operation], given)
+        repeated = {"train": self.step, "loss": self.timed_loss, "encode": self.timed_encode, "decode": self.timed_decode}
+        self.timed = partial(repeated[operation], given)
         self.operation, self.steps, self.results = operation, steps, []
+
+    def timed_loss(self, given):
+        return self.compiled_loss(self.model, given)
 
     def timed_encode(self, given):
         return self.latent(self.model, given["x"])
@@ -130,7 +135,7 @@ class Trainable:
 
     def outcome(self):
         results = jax.device_get(self.results)
-        return {"loss": np.array(results)} if self.operation == "train" else results[-1]
+        return {"loss": np.array(results)} if self.operation in ("train", "loss") else results[-1]
 
     def facts(self):
         versions = {"equinox": eqx.__version__, "jax": jax.__version__, "optax": optax.__version__}
