@@ -15,6 +15,7 @@ from harness.errors import BROKEN, FAILED, NOTHING_RAN, OK, USAGE, UserError
 
 LEVELS = ("quick", "ci", "report")
 DTYPES = ("float64", "float32")
+OPERATIONS = ("train", "loss", "fit", "encode", "decode", "generate")
 
 
 class Group(click.Group):
@@ -70,7 +71,29 @@ def options(*names: str) -> Callable:
         "dtype": click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Repeatable."),
         "device": click.option("--device", default="cpu", show_default=True, help="cpu, or cuda where there is one."),
         "batch": click.option(
-            "--batch", type=click.IntRange(min=1), help="Rows a timed batch; beyond the data they repeat. Default: the spec's."
+            "--batch",
+            "batch_sizes",
+            multiple=True,
+            type=click.IntRange(min=1),
+            help="Rows a timed batch; beyond the data they repeat. Repeatable. Default: the spec's.",
+        ),
+        "operation": click.option(
+            "--operation", "operations", multiple=True, type=click.Choice(OPERATIONS), help="Repeatable. Default: all of the level's."
+        ),
+        "target": click.option(
+            "--target",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="PERCENT",
+            help="More blocks, up to three times the level's, until each 95 % interval is within so much of its value.",
+        ),
+        "budget": click.option(
+            "--budget", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="No block that would end later. Default: none."
+        ),
+        "timeout": click.option(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="A worker that says nothing for so long is ended. Default: 300.",
         ),
         "level": click.option("--level", type=click.Choice(LEVELS), default="quick", show_default=True, help="How much."),
         "out": click.option("--out", type=Folder(path_type=Path), help="Results folder. Default: results/<machine>/<date>."),
@@ -241,31 +264,62 @@ def verdict(rows: list[dict]) -> int:
 
 
 @main.command()
-@options("spec", "impl", "dtype", "device", "batch", "level", "out", "dry")
+@options("spec", "impl", "operation", "dtype", "device", "batch", "level", "target", "budget", "timeout", "out", "dry")
 @click.option("--seed", type=click.IntRange(min=0), help="Of the random order. Default: drawn, and recorded.")
 @click.option("--resume", is_flag=True, help="Go on where the folder's last run was cut off: the same command once more, with this.")
 @click.argument("more_specs", nargs=-1)
-def bench(specs, impls, dtypes, device, batch, level, out, dry_run, seed, resume, more_specs) -> None:
+def bench(
+    specs, impls, operations, dtypes, device, batch_sizes, level, target, budget, timeout, out, dry_run, seed, resume, more_specs
+) -> None:
     """Measure speed and memory; each cell only after its certificate was renewed in the same process."""
     from harness import show
     from harness.bench import schedule
 
-    plan = {"level": level, "dtype": (dtypes or ("float32",))[0], "device": device, "batch_size": batch}
     if len(dtypes) > 1:
         raise UserError("bench takes one --dtype a run; run it once for each")
+    how = {"level": level, "dtype": (dtypes or ("float32",))[0], "device": device, "batch_sizes": batch_sizes, "operations": operations}
     chosen = chosen_specs(specs + more_specs), chosen_impls(impls)
     if dry_run:
-        show.plan(schedule.preview(*chosen, **plan))
+        from harness.bench.forecast import forecast
+
+        show.forecast(forecast(*chosen, **how))
         return
+    how |= limits(target, budget, timeout)
     if resume and out and not out.exists():
         raise UserError(f"{out}: there is no run to resume\n  mend: give the folder of the run that was cut off, or leave --resume away")
     folder = folder_for(out)
     with show.bench_progress() as on_event:
-        path = schedule.bench(*chosen, **plan, folder=folder, seed=seed, command=command_line(), on_event=on_event, resume=resume)
+        path = schedule.bench(*chosen, **how, folder=folder, seed=seed, command=command_line(), on_event=on_event, resume=resume)
     show.reasons(path)
     first = "" if (folder / "verify.json").exists() else f"isoform verify --out {folder}, then "
     click.echo(f"journal: {path}\nnow:     {first}isoform report {folder}", err=True)
     sys.exit(schedule.exit_code(path))
+
+
+def limits(target: float | None, budget: float | None, timeout: float | None) -> dict:
+    """As `schedule.bench` takes them."""
+    from harness.bench.schedule import SILENCE_S
+
+    return {
+        "target": None if target is None else target / 100,
+        "budget_s": None if budget is None else 60 * budget,
+        "silence_s": timeout or SILENCE_S,
+    }
+
+
+@main.command()
+@click.argument("journals", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--out", required=True, type=Folder(path_type=Path), help="Results folder.")
+def merge(journals: tuple[Path, ...], out: Path) -> None:
+    """Make one journal of several, of jobs that ran apart on one machine. In whichever order they are given, the result is the same."""
+    from harness.bench.compare import journal_of
+    from harness.bench.merge import merge as merged
+    from harness.files import results_folder, write_text
+
+    text = merged([journal_of(path) for path in journals])
+    path = results_folder(out) / "journal.jsonl"
+    write_text(path, text)
+    click.echo(path)
 
 
 @main.command()
@@ -320,9 +374,9 @@ def schema(of: str) -> None:
 
 
 @main.command("run")
-@options("spec", "impl", "device", "batch", "level", "out")
+@options("spec", "impl", "device", "batch", "level", "target", "budget", "timeout", "out")
 @click.argument("more_specs", nargs=-1)
-def run_command(specs, impls, device, batch, level, out, more_specs) -> None:
+def run_command(specs, impls, device, batch_sizes, level, target, budget, timeout, out, more_specs) -> None:
     """The main job: verify, bench and report, into one results folder; from level ci on with the machine's card."""
     from harness import report, show
     from harness.bench import schedule
@@ -345,8 +399,8 @@ def run_command(specs, impls, device, batch, level, out, more_specs) -> None:
         timed = chosen_specs(("vae",))  # a first look takes minutes
     with show.bench_progress() as on_event:
         path = schedule.bench(
-            timed, chosen_impls(impls), level=level, dtype="float32", device=device, batch_size=batch,
-            folder=folder, seed=None, command=command_line(), on_event=on_event,
+            timed, chosen_impls(impls), level=level, dtype="float32", device=device, batch_sizes=batch_sizes,
+            folder=folder, command=command_line(), on_event=on_event, **limits(target, budget, timeout),
         )  # fmt: skip
     click.echo(f"page: {report.build(folder)}", err=True)
     sys.exit(code or schedule.exit_code(path))

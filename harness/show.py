@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -13,6 +14,9 @@ from rich.table import Table
 from harness.errors import UserError
 from harness.verify.table import footnotes
 from harness.verify.table import matrix as cells
+
+if TYPE_CHECKING:
+    from harness.bench.forecast import Forecast
 
 console = Console(stderr=True)
 GOOD, BAD, DULL = "green", "bold red", "dim"
@@ -65,6 +69,10 @@ def bench_progress() -> Iterator[Callable[[dict], None]]:
         def on_event(event: dict) -> None:
             if event["event"] == "plan":
                 progress.update(task, total=event["total"])
+            elif event["event"] == "more":
+                progress.update(task, total=progress.tasks[task].total + event["cells"])
+            elif event["event"] == "end":
+                progress.console.print(f"[{DULL}]stopped by {escape(event['stopped'])}[/]")
             elif event["event"] == "cell":
                 cell = event["cell"]
                 name = f"{cell['implementation']}/{cell['spec']} {cell['operation']}"
@@ -188,6 +196,25 @@ def _style(text: str) -> str:
     if text[0].isdigit():
         return GOOD
     return DULL if text in ("n/a", "absent") else BAD
+
+
+def forecast(found: "Forecast") -> None:
+    """Cells, minutes and bytes of a bench that was not run, on stdout."""
+    plan([entry.row() for entry in found.entries])
+    out, stop = Console(soft_wrap=True), found.stop
+    blocks = f"{stop.blocks} blocks" + (f", up to {stop.most}" if stop.most > stop.blocks else "")
+    out.print(
+        f"{blocks}; journal: about {found.journal_bytes / 2**20:.1g} MiB; arrays of the largest worker: {found.array_bytes / 2**20:.3g} MiB"
+    )
+    if found.minutes is None:
+        out.print("minutes: not known, since no run on this machine lies below results/; the progress bar will tell after the first block")
+    else:
+        low, high = found.minutes
+        out.print(
+            f"minutes: about {low:.0f}"
+            + (f", {high:.0f} at most" if stop.most > stop.blocks else "")
+            + f", by {escape(str(found.pace.journal))}"
+        )
 
 
 def plan(rows: list[dict]) -> None:

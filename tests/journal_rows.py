@@ -11,19 +11,23 @@ CELL = {
 MACHINE = {"cpu": "Test CPU", "cores": 2, "memory_bytes": 2**34, "architecture": "x86_64", "gpu": []}
 TIMED = {
     "certificate": "abc", "code_hash": "c0de", "versions": {}, "margin": 0.1, "import_s": None, "build_s": None, "first_call_s": None,
-    "steps_per_round": 4, "rounds_s": [0.4], "wait_s": 1e-6, "warm_up": None, "compiles": None, "affinity": [0], "threads": 1, "facts": {},
+    "steps_per_round": 4, "rounds_s": [0.4], "wait_s": 1e-6, "warm_up": None, "compiles": None, "transfers": None, "quiet": None,
+    "energy": None, "affinity": [0], "threads": 1, "facts": {},
 }  # fmt: skip
 OF_CELL = {"cell": CELL, "block": 0, "at": AT}
 PLAIN = {
     "run": {"made": AT, "command": "isoform bench", "seed": 11, "level": "quick", "plan": None, "machine": MACHINE, "versions": {},
-            "affinity": [0, 1], "threads": 2, "specs": {}, "note": "no ranking"},
+            "affinity": [0, 1], "threads": 2, "specs": {}, "note": "no ranking", "stop": None, "joined": False},
     "resume": {"made": AT},
     "start": {"pass": "time", **OF_CELL},
     "failed": {"pass": "time", **OF_CELL},
     "timed": {**OF_CELL, "reason": None, **TIMED},
     "remembered": {**OF_CELL, "reason": None, "certificate": "abc", "host_peak": None, "alloc_peak": None, "device_reserved_peak": None,
                    "device_used_peak": None, "planned_peak": None, "reasons": {}},
-    "end": {"at": AT},
+    "selftest": {"implementation": "numpy", "device": "cpu", "column": "host_peak", "expected": 2**26, "got": 2**26, "reason": None, "at": AT},
+    "reached": {**OF_CELL, "reason": None, "certificate": "abc", "code_hash": "c0de", "versions": {}, "seed": 1, "target": 20.0, "loss": 19.0,
+                "steps": 100, "seconds": 1.5},
+    "end": {"at": AT, "stopped": "blocks: 3 blocks, as the level asks"},
 }  # fmt: skip
 
 

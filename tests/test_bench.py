@@ -50,11 +50,11 @@ def test_a_journal_cut_off_in_the_middle_is_read_up_to_there_and_goes_on(tmp_pat
 
 def test_a_journal_that_is_not_one_says_what_to_do(tmp_path):
     path = tmp_path / "journal.jsonl"
-    path.write_text('{"schema": 3, "row": "run"}\n')
-    with pytest.raises(UserError, match=r"line 1: a journal of schema version 3\n  expected: version 2"):
+    path.write_text('{"schema": 4, "row": "run"}\n')
+    with pytest.raises(UserError, match=r"line 1: a journal of schema version 4\n  expected: version 3"):
         journal.read(path)
     written(path.with_name("whole.jsonl"), {"row": "run"})
-    path.write_text(path.with_name("whole.jsonl").read_text() + '{"schema": 2, "ro\n{"schema": 2, "row": "end"}\n')
+    path.write_text(path.with_name("whole.jsonl").read_text() + '{"schema": 3, "ro\n{"schema": 3, "row": "end"}\n')
     with pytest.raises(UserError, match="line 2: not a row of a journal"):
         journal.read(path)
     with pytest.raises(UserError, match="cannot read the journal"):
@@ -67,7 +67,7 @@ def test_a_journal_that_is_not_one_says_what_to_do(tmp_path):
 WRONG = [
     ("end", {"at": None}, "at: Input should be a valid string"),
     ("end", {"colour": "red"}, "colour: Extra inputs are not permitted"),
-    ("start", {"pass": "thyme"}, "pass: Input should be 'time' or 'memory'"),
+    ("start", {"pass": "thyme"}, "pass: Input should be 'time', 'memory' or 'quality'"),
     ("start", {"cell": CELL | {"layers": 3}}, "cell.layers: Unexpected"),
     ("finish", {"rounds_s": [0.1, 0.0]}, "rounds_s.1: Input should be greater than 0"),
     ("finish", {"rounds_s": []}, "rounds_s: List should have at least 1 item"),
@@ -100,16 +100,36 @@ def test_the_schema_says_what_the_reader_says(tmp_path):
         assert not validator.is_valid(by_name[row] | changes), changes
 
 
+NEW = {  # since a version: fields of a run, of a timed cell, of the end
+    2: ({"plan", "specs"}, {"code_hash", "versions", "warm_up", "facts", "affinity", "threads"}, set()),
+    3: ({"stop", "joined"}, {"transfers", "quiet", "energy"}, {"stopped"}),
+}
+
+
+def test_a_journal_of_version_2_is_still_read(tmp_path):
+    plan = {"specs": {"vae": "5"}, "implementations": ["numpy"], "dtype": "float32", "device": "cpu", "batch_size": 64}
+    rows = [("run", PLAIN["run"] | {"plan": plan}), ("finish", PLAIN["timed"] | {"pass": "time", "state": "ok"}), ("end", PLAIN["end"])]
+    old = [
+        {"schema": 2, "row": row} | {key: value for key, value in fields.items() if key not in new}
+        for (row, fields), new in zip(rows, NEW[3], strict=True)
+    ]
+    path = tmp_path / "journal.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in old))
+    run, finish, end = journal.read(path).rows
+    assert run["plan"]["batch_sizes"] == [64] and run["joined"] is False and finish["quiet"] is None and end["stopped"] is None
+    assert len(table.summary(path)) == 1
+
+
 def test_a_journal_of_version_1_is_still_read(tmp_path):
     """As the first versions wrote it: no plan, no specs, nor which code had run."""
     old = []
-    for row, fields in (("run", PLAIN["run"]), ("finish", PLAIN["timed"] | {"pass": "time", "state": "ok"})):
-        new_since = ("plan", "specs", "code_hash", "warm_up", "facts") if row == "run" else ("code_hash", "versions", "warm_up", "facts")
+    for k, (row, fields) in enumerate((("run", PLAIN["run"]), ("finish", PLAIN["timed"] | {"pass": "time", "state": "ok"}))):
+        new_since = NEW[2][k] | NEW[3][k]
         old.append({"schema": 1, "row": row} | {key: value for key, value in fields.items() if key not in new_since})
     path = tmp_path / "journal.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in old))
     run, finish = journal.read(path).rows
-    assert run["schema"] == finish["schema"] == 2 and run["plan"] is None and finish["code_hash"] is None
+    assert run["schema"] == finish["schema"] == 3 and run["plan"] is None and finish["code_hash"] is None
     [line] = table.summary(path).to_dict("records")
     assert line["step_s"] == pytest.approx(0.1) and json.loads(line["code"]) == [None, None]
     assert set(schema.MIGRATIONS) == set(range(1, schema.VERSION))  # from every version there was
@@ -121,12 +141,12 @@ from pathlib import Path
 from harness.bench.journal import Journal, read
 from harness.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+resource.setrlimit(resource.RLIMIT_FSIZE, (120, 120))
 path = Path(PATH)
 with Journal(path) as journal:
-    journal.write("end", at="x" * 20)
+    journal.write("end", at="x" * 20, stopped=None)
     try:
-        journal.write("end", at="x" * 60)
+        journal.write("end", at="x" * 60, stopped=None)
     except UserError as error:
         print(error, read(path).warning, len(read(path).rows))
 """
@@ -209,13 +229,15 @@ def test_who_is_faster_is_told_by_pairs_of_a_block(tmp_path):
 
 def test_cells_say_what_does_not_apply():
     chosen = [specs.load("pca"), specs.load("vae")], [impls.load("numpy"), impls.load("torch-compile")]
-    entries = {(one.cell.spec, one.cell.implementation, one.cell.operation): one for one in cells(*chosen, batch_size=64)}
-    assert len(entries) == 2 * 2 * 3
+    entries = {(one.cell.spec, one.cell.implementation, one.cell.operation): one for one in cells(*chosen, batch_sizes=(64,))}
+    assert len(entries) == 2 * (3 + 5)
     assert entries["pca", "torch-compile", "fit"].state == "n-a" and "nothing to compile" in entries["pca", "torch-compile", "fit"].reason
     assert entries["pca", "numpy", "fit"].cell.batch_size == specs.load("pca").data.train
     assert entries["pca", "numpy", "encode"].cell.batch_size == entries["vae", "numpy", "train"].cell.batch_size == 64
     own = cells([specs.load("vae")], [impls.load("numpy")], ("train", "generate"))
     assert [(one.cell.operation, one.cell.batch_size) for one in own] == [("train", 128), ("generate", 128)]
+    swept = cells([specs.load("pca")], [impls.load("numpy")], ("fit", "encode"), batch_sizes=(1, 64, 1))
+    assert [(one.cell.operation, one.cell.batch_size) for one in swept] == [("fit", 1437), ("encode", 1), ("encode", 64)]
 
 
 def test_the_machine_is_described_without_its_name():
@@ -230,7 +252,7 @@ def test_the_machine_is_described_without_its_name():
 
 # A real bench, of what is right and of what is not.
 
-TINY = schedule.Level(blocks=2, rounds=4, cold_blocks=1, note="no ranking")
+TINY = schedule.Level(blocks=2, rounds=4, cold_blocks=1, operations=("train", "encode", "decode"), note="no ranking")
 
 
 DATA = {"name": "random_bernoulli", "shape": [8, 8], "train": 256, "test": 64}  # digits take a second to import, in every process
@@ -241,10 +263,11 @@ def measured(monkeypatch, folder, names, device="cpu"):
     events = []
     implementations = [impls.load(name) for name in names]
     path = schedule.bench(
-        [specs.load("vae").replace(data=DATA)], implementations, level="tiny", dtype="float32", device=device, batch_size=None,
+        [specs.load("vae").replace(data=DATA)], implementations, level="tiny", dtype="float32", device=device,
         folder=folder, seed=7, command="isoform bench", on_event=events.append,
     )  # fmt: skip
-    assert events[0] == {"event": "plan", "total": len(events) - 1}
+    assert events[0] == {"event": "plan", "total": sum(event["event"] == "cell" for event in events)}
+    assert events[-1] == {"event": "end", "stopped": journal.read(path).rows[-1]["stopped"]} and "2 blocks" in events[-1]["stopped"]
     return path
 
 

@@ -79,11 +79,11 @@ import sys
 from pathlib import Path
 import impls, specs
 from harness.bench import schedule
-schedule.LEVELS["tiny"] = schedule.Level(blocks=2, rounds=4, cold_blocks=1)
+schedule.LEVELS["tiny"] = schedule.Level(blocks=2, rounds=4, cold_blocks=1, operations=("train", "encode", "decode"))
 names = ["numpy", "off", "skewed", "idle", "mortal", "stillborn", "crowded", "absent"]
 spec = specs.load("vae").replace(data=DATA)
 path = schedule.bench([spec], [impls.load(name) for name in names], level="tiny", dtype="float32", device="cpu",
-                      batch_size=32, folder=Path(FOLDER), seed=1)
+                      batch_sizes=(32,), folder=Path(FOLDER), seed=1)
 print(schedule.exit_code(path))
 """
 
@@ -149,7 +149,7 @@ from harness.bench.cells import cells
 from harness.bench.ratios import ratios
 from harness.bench.station import Station
 spec, stuck = specs.load("vae").replace(data=DATA), impls.load("stuck")
-station = Station(stuck, spec, [entry.cell for entry in cells([spec], [stuck], batch_size=8)], {}, seed=0, silence_s=200)
+station = Station(stuck, spec, [entry.cell for entry in cells([spec], [stuck], ("train", "encode", "decode"), batch_sizes=(8,))], {}, seed=0, silence_s=200)
 assert not station.open() and not station.prepare()
 station.silence_s = 1
 outcome = station.time(station.cells[1], 2)

@@ -19,6 +19,7 @@ from harness import machine
 from harness.bench import journal, schedule
 from harness.bench.cells import Cell
 from harness.bench.station import Outcome
+from harness.bench.stopping import Stopping
 from harness.errors import USAGE, UserError
 from tests.journal_rows import TIMED, Whole
 
@@ -66,7 +67,7 @@ def test_kill_9_at_any_moment_loses_the_cell_in_flight_alone(tmp_path):
 
 
 def test_only_the_same_run_is_resumed(tmp_path, monkeypatch):
-    plan = {"level": "quick", "dtype": "float32", "device": "cpu", "batch_size": None, "folder": tmp_path}
+    plan = {"level": "quick", "dtype": "float32", "device": "cpu", "folder": tmp_path}
     numpy, spec = [impls.load("numpy")], [specs.load("pca")]
     with pytest.raises(UserError, match="no run to resume"):
         schedule.bench(spec, numpy, **plan, resume=True)
@@ -74,7 +75,7 @@ def test_only_the_same_run_is_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr(schedule.Bench, "run", lambda self: None)
     path = schedule.bench(spec, numpy, **plan, seed=5)
     before = path.read_bytes()
-    for other, name in (({"level": "ci"}, "level"), ({"batch_size": 3}, "plan")):
+    for other, name in (({"level": "ci"}, "level"), ({"batch_sizes": (3,)}, "plan")):
         with pytest.raises(UserError, match=f"another {name}\n  expected"):
             schedule.bench(spec, numpy, **{**plan, **other}, resume=True)
     with pytest.raises(UserError, match="another plan"):
@@ -93,7 +94,7 @@ def test_a_certificate_lost_before_the_cut_stays_lost(tmp_path):
     """What an earlier part has found decides in the later one: a mismatch is not timed again, nor is its memory measured."""
     one = Cell("vae", "0", "numpy", "train", "cpu", "float32", "highest", 10)
     with Whole(tmp_path / "journal.jsonl") as out:
-        make = lambda: schedule.Bench([], [], [], schedule.LEVELS["quick"], out, 0, "", lambda event: None, 1.0)
+        make = lambda: schedule.Bench([], [], [], schedule.LEVELS["quick"], Stopping(schedule.LEVELS["quick"].stop()), out, 0, "", lambda event: None, 1.0)
         bench = make()
         bench.finish("time", 0, one, Outcome("ok", None, TIMED))
         bench.finish("time", 1, one, Outcome("mismatch", "off"))

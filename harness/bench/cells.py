@@ -1,6 +1,6 @@
 """What there is to measure: one cell for each spec, implementation and operation."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from impls import Implementation
 from impls.surface import operations
 from specs import Spec
 
-TIMED = ("train", "fit", "encode", "decode")  # "generate" is decode and a draw of noise: left to those who ask for it
+TIMED = ("train", "loss", "fit", "encode", "decode", "generate")
 REMEMBERED = ("train", "fit")  # what the memory pass runs
 
 
@@ -28,6 +28,11 @@ class Cell:
 
     def row(self) -> dict:
         return asdict(self)
+
+
+def label(cell: dict) -> str:
+    """Of a cell within one process: the operation and how many rows a step of it takes in."""
+    return f"{cell['operation']} {cell['batch_size']}"
 
 
 CELL_FIELDS = tuple(field.name for field in fields(Cell))
@@ -50,26 +55,27 @@ def cells(
     operations_wanted: Iterable[str] = TIMED,
     dtype: str = "float32",
     device: str = "cpu",
-    batch_size: int | None = None,
+    batch_sizes: Sequence[int] = (),
     precision: str = "highest",
 ) -> list[Entry]:
-    """Every combination; those that do not apply, or are not installed, with the reason. `batch_size`: by default each spec's own."""
+    """Every combination; those that do not apply, or are not installed, with the reason. `batch_sizes`: by default each spec's own."""
     wanted, implementations = set(operations_wanted), list(implementations)
     return [
         Entry(
-            Cell(spec.name, spec.hash, implementation.name, operation, device, dtype, precision, rows(spec, operation, batch_size)),
+            Cell(spec.name, spec.hash, implementation.name, operation, device, dtype, precision, size),
             *_standing(implementation, spec),
         )
         for spec in specs
         for operation in operations(spec)
         if operation in wanted
+        for size in rows(spec, operation, batch_sizes)
         for implementation in implementations
     ]
 
 
-def rows(spec: Spec, operation: str, batch_size: int | None) -> int:
-    """A fit takes in the whole training set, every other operation a batch."""
-    return spec.data.train if operation == "fit" else batch_size or spec.training.batch_size
+def rows(spec: Spec, operation: str, batch_sizes: Sequence[int] = ()) -> list[int]:
+    """A fit takes in the whole training set, every other operation a batch: how many rows, each number once."""
+    return [spec.data.train] if operation == "fit" else list(dict.fromkeys(batch_sizes)) or [spec.training.batch_size]
 
 
 def _standing(implementation: Implementation, spec: Spec) -> tuple[str, str | None]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from harness.bench.schema import MIGRATIONS, VERSION, migrated, problem
 from harness.errors import UserError
 
+MACHINE = ("cpu", "cores", "architecture", "gpu")  # of its card: what makes another machine of it
+
 
 class Journal:
     """Opens a journal for appending, or starts one. `with Journal(path) as journal: journal.write("run", level="quick")`."""
@@ -57,10 +59,36 @@ class Content:
     warning: str | None
 
     @property
-    def last_run(self) -> list[dict]:
-        """The rows from the last "run" row on. Earlier runs in the same folder stay in the file."""
+    def runs(self) -> list[list[dict]]:
+        """The rows of each run, its "run" row first."""
         starts = [k for k, row in enumerate(self.rows) if row["row"] == "run"]
-        return self.rows[starts[-1] :] if starts else []
+        return [self.rows[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
+
+    @property
+    def last_run(self) -> list[dict]:
+        """The rows of the last run; earlier ones in the same folder stay in the file. Runs that `isoform merge` has joined are one."""
+        runs = self.runs
+        last = [run for run in runs if run[0]["joined"]] if runs and runs[-1][0]["joined"] else runs[-1:]
+        return _as_one(last) if len(last) > 1 else [row for run in last for row in run]
+
+
+def _as_one(runs: list[list[dict]]) -> list[dict]:
+    """Blocks of different runs are different blocks: they are numbered on."""
+    heads = [run[0] for run in runs]
+    plans = [head["plan"] for head in heads if head["plan"]]
+    lists = ("implementations", "batch_sizes", "operations")
+    whole: dict = {name: list(dict.fromkeys(one for plan in plans for one in plan[name])) for name in lists}
+    whole["specs"] = {name: hash for plan in plans for name, hash in plan["specs"].items()}
+    plan = plans[-1] | whole if plans else None
+    specs = {hash: spec for head in heads for hash, spec in head["specs"].items()}
+    command = "\n".join(head["command"] for head in heads)
+    rows = [heads[-1] | {"plan": plan, "specs": specs, "command": command}]
+    after = 0
+    for run in runs:
+        blocks = [row["block"] for row in run if "block" in row]
+        rows += [row | {"block": row["block"] + after} if "block" in row else row for row in run[1:]]
+        after += max(blocks, default=-1) + 1
+    return rows
 
 
 def read(path: Path) -> Content:
@@ -71,8 +99,26 @@ def read(path: Path) -> Content:
         raise _cannot("read", path, error) from None
     *lines, tail = content.split(b"\n")
     rows = [_row(line, path, number) for number, line in enumerate(lines, 1)]
+    _of_one_machine(rows, path)
     cut = f"{path}: the last line is cut off (line {len(lines) + 1}); what it held is lost, the rest is read"
     return Content(rows, cut if tail else None)
+
+
+def _of_one_machine(rows: list[dict], path: Path) -> None:
+    cards = [row["machine"] for row in rows if row["row"] == "run"]
+    if others := [card for card in cards if differs(card, cards[0])]:
+        raise UserError(
+            f"{path} holds runs of two machines\n"
+            f"  expected: one, since times of two machines are not comparable\n"
+            f"  got:      {cards[0].get('name', cards[0])} and {others[0].get('name', others[0])}: {differs(others[0], cards[0])}\n"
+            f"  likely:   two journals were put one after the other\n"
+            f"  mend:     keep each machine's in a folder of its own: results/<machine>/<date>"
+        )
+
+
+def differs(one: dict, other: dict) -> str:
+    """In what two machines' cards differ that decides their speed; empty where in nothing."""
+    return "; ".join(f"{name} {other.get(name)} and {one.get(name)}" for name in MACHINE if one.get(name) != other.get(name))
 
 
 def _row(line: bytes, path: Path, number: int) -> dict:

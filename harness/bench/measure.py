@@ -12,7 +12,9 @@ from time import perf_counter
 import numpy as np
 
 import impls
-from harness.bench import compiles, once_more, rounds
+from harness.bench import compiles, once_more, quiet, rounds, transfers
+from harness.bench.cells import label
+from harness.hardware import energy
 from impls import Implementation, Model
 from impls.surface import Arrays
 from specs import Spec
@@ -29,7 +31,7 @@ def handle(implementation: Implementation, request: dict, emit: Callable[..., No
 
 
 def prepare(implementation: Implementation, spec: Spec, request: dict, emit: Callable[..., None]) -> None:
-    """Events: "begin" with the operation about to be called first, None for the renewal; then "prepared"."""
+    """Events: "begin" with the label of the cell about to be called first, None for the renewal; then "prepared"."""
     start, cells = perf_counter(), request["cells"]
     import_framework(implementation)
     imported = perf_counter()
@@ -37,9 +39,9 @@ def prepare(implementation: Implementation, spec: Spec, request: dict, emit: Cal
     built = perf_counter()
     first_call_s = {}
     for cell in cells:
-        emit("begin", operation=cell["operation"])
-        first_call_s[cell["operation"]] = first_call(model, spec, cell, request["seed"])
-    emit("begin", operation=None)
+        emit("begin", cell=label(cell))
+        first_call_s[label(cell)] = first_call(model, spec, cell, request["seed"])
+    emit("begin", cell=None)
 
     from harness.verify.renew import renew  # not before: it imports much, which must not be taken off import_s
 
@@ -67,13 +69,18 @@ def time_cell(model: Model, spec: Spec, request: dict, emit: Callable[..., None]
     settled = rounds.settle(model, operation, batch, request["seed"], cell["device"])
     emit("settled", steps=settled.steps)
     steps_before, compiled_before = trained_steps(model), compiles.count()
+    before = quiet.counters()
     seconds = rounds.timed(model, request["rounds"])
+    found = quiet.between(before, quiet.counters(), cell["device"])
     step_s = median(seconds) / settled.steps
     compiled, steps_done = difference(compiles.count(), compiled_before), trained_steps(model) - steps_before
     affinity, facts = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None, model.facts()
-    wrong = work_not_done(model, spec, operation, batch, settled.steps, steps_done - settled.steps * len(seconds))
+    excess = steps_done - settled.steps * len(seconds) * (operation == "train")
+    wrong = work_not_done(model, spec, operation, batch, settled.steps, excess)
     if wrong := wrong or impossible(spec, cell, step_s) or once_more.differs(model, cell, batch, settled, len(seconds), request["seed"]):
         emit("measured", state="mismatch", reason=wrong)
+    elif (moved := transfers.implicit(model))[0]:
+        emit("measured", state="error", reason=f"a round moves arrays between host and device: {moved[1]}")
     elif late := rounds.not_waited_for(model, step_s * settled.steps):
         emit("measured", state="error", reason=f"block() does not wait: {late:.2g} s after it the result of a round was not there")
     elif compiled:
@@ -92,6 +99,9 @@ def time_cell(model: Model, spec: Spec, request: dict, emit: Callable[..., None]
             wait_s=settled.wait_s,
             warm_up={"rounds": settled.warm_up_rounds, "still_falling": settled.still_falling},
             compiles=compiled,
+            transfers=moved[0],
+            quiet=found,
+            energy=energy.per_step(lambda: once_more.a_round(model), settled.steps, cell["device"]),
             affinity=affinity,
             threads=facts.get("threads"),
             facts=facts,
@@ -139,7 +149,7 @@ def trained_steps(model: Model) -> int:
 def work_not_done(model: Model, spec: Spec, operation: str, batch: Arrays, steps: int, excess: int) -> str | None:
     """What is wrong with what the timed rounds left behind, or None. What is not trained is compared with NumPy in float64."""
     outcome = model.outcome()
-    if operation == "train":
+    if operation in ("train", "loss"):
         losses = outcome["loss"]
         if excess:
             return f"the optimizer has made {abs(excess)} steps {'more' if excess > 0 else 'less'} than were timed"

@@ -21,10 +21,12 @@ def differs(model: Model, cell: dict, batch: Arrays, settled: Settled, timed: in
 
     if cell["operation"] == "train":
         return _train(model, cell, batch, settled, timed, seed)
+    if cell["operation"] == "loss":
+        return _loss(model, cell, batch, settled, timed, seed)
     moved = {name: 0.5 * value for name, value in model.parameters().items()}
     before = model.parameters()
     model.set_parameters(moved)
-    _round(model)
+    a_round(model)
     try:
         if cell["operation"] == "fit":
             return measure.differs(model, "fit, once more,", model.parameters(), before)
@@ -39,25 +41,52 @@ def differs(model: Model, cell: dict, batch: Arrays, settled: Settled, timed: in
         model.set_parameters(before)
 
 
-def _round(model: Model) -> None:
+def a_round(model: Model) -> None:
     model.run()
     model.block()
+
+
+def _given(model: Model, cell: dict, batch: Arrays, settled: Settled, timed: int, seed: int) -> list[Arrays] | None:
+    """The first batches of the round that follows the timed ones, with the noise that it draws; None where that takes too long to draw."""
+    steps, n, past = min(REPLAYED, settled.steps), cell["batch_size"], (settled.prepared_rounds + timed) * settled.steps
+    if not model.spec.noisy:
+        return [batch] * steps
+    if (past + steps) * n * model.spec.d_z > MOST_DRAWS:
+        return None
+    return [batch | {"eps": eps} for eps in model.native_noise(n, past + steps, seed)[-steps:]]
+
+
+def _loss(model: Model, cell: dict, batch: Arrays, settled: Settled, timed: int, seed: int) -> str | None:
+    """The loss of other parameters, against NumPy's in float64."""
+    from harness.bench import measure
+    from harness.verify.checks_function import mean_loss
+
+    before = model.parameters()
+    moved = {name: 0.5 * value for name, value in before.items()}
+    model.set_parameters(moved)
+    a_round(model)
+    losses, given = model.outcome()["loss"], _given(model, cell, batch, settled, timed, seed)
+    model.set_parameters(before)
+    if given is None:
+        return None
+    reference = impls.load("numpy").build(model.spec, dtype="float64")
+    reference.set_parameters(moved)
+    expected = np.array([mean_loss(model.spec, reference.terms(one)) for one in given])
+    return measure.differs(model, "loss of other parameters", {"loss": losses[: len(given)]}, {"loss": expected})
 
 
 def _train(model: Model, cell: dict, batch: Arrays, settled: Settled, timed: int, seed: int) -> str | None:
     from harness.bench import measure
 
     parameters, state = model.parameters(), model.optimizer_state()
-    _round(model)
+    a_round(model)
     losses, steps = model.outcome()["loss"], min(REPLAYED, settled.steps)
     after = model.parameters()
     if still := [name for name, value in after.items() if np.array_equal(value, parameters[name])]:
         return f"a round of {settled.steps} steps has left {', '.join(still)} as it was"
-    given, n, past = [batch] * steps, cell["batch_size"], (settled.prepared_rounds + timed) * settled.steps
-    if model.spec.noisy:
-        if (past + steps) * n * model.spec.d_z > MOST_DRAWS:
-            return None
-        given = [batch | {"eps": eps} for eps in model.native_noise(n, past + steps, seed)[-steps:]]
+    given = _given(model, cell, batch, settled, timed, seed)
+    if given is None:
+        return None
     model.set_parameters(parameters)
     model.set_optimizer_state(state)
     expected = model.train(given)

@@ -1,4 +1,7 @@
-"""The parent's side of bench: blocks, random order, one measurement at a time, every outcome in the journal at once."""
+"""The parent's side of bench: blocks, random order, one measurement at a time, every outcome in the journal at once.
+
+When the blocks end is for `stopping` to say; what a worker's process is and what its death costs, for `station`.
+"""
 
 import contextlib
 import random
@@ -6,18 +9,19 @@ import secrets
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import asdict, replace
+from itertools import count, islice
 from pathlib import Path
 
 import impls
 from harness import machine
 from harness.bench import cells as planning
 from harness.bench.cells import REMEMBERED, Cell, Entry
-from harness.bench.journal import Journal, now, read
+from harness.bench.journal import Journal, differs, now, read
 from harness.bench.station import Outcome, Station
+from harness.bench.stopping import LEVELS, Level, Stopping
 from harness.errors import FAILED, NOTHING_RAN, OK, UserError
 from harness.processes import cpus
 from impls import Implementation
@@ -33,28 +37,6 @@ NO_CACHES = {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1", "JAX_ENABLE_COMPILATION_
 NO_PREALLOCATION = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
-@dataclass(frozen=True)
-class Level:
-    blocks: int
-    rounds: int  # timed ones, in each process
-    cold_blocks: int  # blocks in which import, build and first call are timed; in the others workers start side by side
-    note: str | None = None
-
-
-LEVELS = {
-    "quick": Level(blocks=3, rounds=10, cold_blocks=1, note="no ranking"),
-    "ci": Level(blocks=5, rounds=15, cold_blocks=5),
-    "report": Level(blocks=10, rounds=25, cold_blocks=10),
-}
-
-
-def preview(
-    specs: Iterable[Spec], implementations: Iterable[Implementation], *, level: str, dtype: str, device: str, batch_size: int | None
-) -> list[dict]:
-    """What `bench` would measure, in each of the level's blocks."""
-    return [entry.row() for entry in planning.cells(specs, implementations, dtype=dtype, device=device, batch_size=batch_size)]
-
-
 def bench(
     specs: Iterable[Spec],
     implementations: Iterable[Implementation],
@@ -62,8 +44,12 @@ def bench(
     level: str,
     dtype: str,
     device: str,
-    batch_size: int | None,
     folder: Path,
+    batch_sizes: Sequence[int] = (),
+    operations: Sequence[str] = (),
+    name: str = "journal.jsonl",
+    target: float | None = None,
+    budget_s: float | None = None,
     seed: int | None = None,
     command: str | None = None,
     on_event: Callable[[dict], None] = lambda event: None,
@@ -72,25 +58,27 @@ def bench(
 ) -> Path:
     """Measure everything and return the path of the journal, to which it has been appended row by row.
 
+    `batch_sizes`, `operations`: by default each spec's own, and the level's. `target`, `budget_s`: see `stopping`.
     `resume`: go on with the folder's last run, which must be of the same plan on the same machine; nothing that has ended is repeated.
     `on_event` is given {"event": "plan", "total": n}, then n times {"event": "cell", "cell": {...}, "state": str}.
     Raises UserError if the journal cannot be written or resumed. An implementation that fails is a row, never an exception.
     """
-    specs, implementations = list(specs), list(implementations)
-    entries = planning.cells(specs, implementations, dtype=dtype, device=device, batch_size=batch_size)
-    path = Path(folder) / "journal.jsonl"
+    specs, implementations, operations = list(specs), list(implementations), operations or LEVELS[level].operations
+    entries = planning.cells(specs, implementations, operations, dtype=dtype, device=device, batch_sizes=batch_sizes)
+    path, rule = Path(folder) / name, LEVELS[level].stop(target, budget_s)
     same = {
         "level": level,
         "plan": {
             "specs": {spec.name: spec.hash for spec in specs},
             "implementations": [one.name for one in implementations],
-            **{"dtype": dtype, "device": device, "batch_size": batch_size},
+            **{"dtype": dtype, "device": device, "batch_sizes": list(batch_sizes), "operations": list(operations)},
         },
         "machine": machine.card(),
         "versions": machine.versions(),
         "affinity": cpus(),
         "threads": len(cpus()),
     }
+    refuse_another_machine(path, machine.card())
     before = resumed(path, same) if resume else []
     seed = before[0]["seed"] if before else secrets.randbelow(2**32) if seed is None else seed
     with Journal(path) as journal, tempfile.TemporaryDirectory(prefix="isoform-") as caches:
@@ -99,12 +87,25 @@ def bench(
         else:
             command = command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
             in_full = {spec.hash: spec.model_dump(mode="json") for spec in specs}
-            journal.write("run", made=now(), command=command, seed=seed, **same, specs=in_full, note=LEVELS[level].note)
-        one = Bench(specs, implementations, entries, LEVELS[level], journal, seed, caches, on_event, silence_s)
+            head = {"specs": in_full, "note": LEVELS[level].note, "stop": asdict(rule), "joined": False}
+            journal.write("run", made=now(), command=command, seed=seed, **same, **head)
+        one = Bench(specs, implementations, entries, LEVELS[level], Stopping(rule), journal, seed, caches, on_event, silence_s)
         one.remember_rows(before)
         one.run()
-        journal.write("end", at=now())
+        journal.write("end", at=now(), stopped=one.stopping.why)
+        on_event({"event": "end", "stopped": one.stopping.why})
     return path
+
+
+def refuse_another_machine(path: Path, here: dict) -> None:
+    """A journal is of one machine. Raises UserError."""
+    runs = read(path).runs if path.exists() else []
+    if runs and (different := differs(here, runs[-1][0]["machine"])):
+        raise UserError(
+            f"{path} is of another machine: {different}\n"
+            f"  expected: runs of one machine in a journal, since times of two are not comparable\n"
+            f"  mend:     another folder: --out FOLDER"
+        )
 
 
 def resumed(path: Path, same: dict) -> list[dict]:
@@ -135,13 +136,14 @@ class Bench:
         implementations: list[Implementation],
         entries: list[Entry],
         level: Level,
+        stopping: Stopping,
         journal: Journal,
         seed: int,
         caches: str,
         on_event: Callable[[dict], None],
         silence_s: float,
     ):
-        self.specs, self.implementations, self.entries, self.level = specs, implementations, entries, level
+        self.specs, self.implementations, self.entries, self.level, self.stopping = specs, implementations, entries, level, stopping
         self.journal, self.seed, self.caches, self.on_event, self.silence_s = journal, seed, caches, on_event, silence_s
         self.draw = random.Random(seed)
         self.states: dict[Cell, str] = {}  # of the latest block
@@ -152,14 +154,15 @@ class Bench:
         """What an earlier part of this run has finished is not done again."""
         for row in rows:
             if row["row"] == "finish":
-                self.note(row["pass"], row["block"], Cell(**row["cell"]), row["state"], row.get("certificate"))
+                self.note(row["pass"], row["block"], Cell(**row["cell"]), row["state"], row)
 
-    def note(self, which: str, block: int, cell: Cell, state: str, certificate: str | None) -> None:
+    def note(self, which: str, block: int, cell: Cell, state: str, measured: dict) -> None:
         self.ended.add((which, block, cell))
         if which == "time":
             self.states[cell] = state
-            if state == "ok" and certificate:
-                self.certificates[cell] = certificate
+            if state == "ok" and measured.get("certificate"):
+                self.certificates[cell] = measured["certificate"]
+                self.stopping.note(cell, block, measured)
         if state == "mismatch":
             self.certificates.pop(cell, None)
 
@@ -168,18 +171,26 @@ class Bench:
         remembered = [cell for cell in pending if cell.operation in REMEMBERED]
         pending += self.twins(pending)
         standing = [entry for entry in self.entries if entry.state != "pending" and ("time", 0, entry.cell) not in self.ended]
-        blocks = [[cell for cell in pending if ("time", block, cell) not in self.ended] for block in range(self.level.blocks)]
         remembered = [cell for cell in remembered if ("memory", 0, cell) not in self.ended]
-        self.on_event({"event": "plan", "total": len(standing) + sum(map(len, blocks)) + len(remembered)})
+        left = sum(("time", block, cell) not in self.ended for block in range(self.level.blocks) for cell in pending)
+        self.on_event({"event": "plan", "total": len(standing) + left + len(remembered)})
         for entry in standing:
             self.finish("time", 0, entry.cell, Outcome(entry.state, entry.reason))
-        for block, cells in enumerate(blocks):
-            for spec in self.draw.sample(self.specs, len(self.specs)):
-                if mine := [cell for cell in cells if (cell.spec, cell.spec_hash) == (spec.name, spec.hash)]:
-                    self.journal.write("state", block=block, spec=spec.name, when="before", at=now(), **machine.state())
-                    self.time_block(block, spec, mine)
-                    self.journal.write("state", block=block, spec=spec.name, when="after", at=now(), **machine.state())
+        for block in count():
+            due = self.stopping.due(block, pending)
+            if not due:
+                break
+            if block >= self.level.blocks:
+                self.on_event({"event": "more", "cells": len(due)})
+            self.one_block(block, [cell for cell in due if ("time", block, cell) not in self.ended])
         self.memory_pass(remembered)
+
+    def one_block(self, block: int, cells: list[Cell]) -> None:
+        for spec in self.draw.sample(self.specs, len(self.specs)):
+            if mine := [cell for cell in cells if (cell.spec, cell.spec_hash) == (spec.name, spec.hash)]:
+                self.journal.write("state", block=block, spec=spec.name, when="before", at=now(), **machine.state())
+                self.time_block(block, spec, mine)
+                self.journal.write("state", block=block, spec=spec.name, when="after", at=now(), **machine.state())
 
     def twins(self, pending: list[Cell]) -> list[Cell]:
         """For each spec the cells of one implementation, drawn at random, once more: what differs between them is noise.
@@ -297,7 +308,7 @@ class Bench:
         self.journal.write("start", **{"pass": which}, cell=cell.row(), block=block, at=now())
 
     def finish(self, which: str, block: int, cell: Cell, outcome: Outcome, **known: object) -> None:
-        self.note(which, block, cell, outcome.state, outcome.measured.get("certificate"))
+        self.note(which, block, cell, outcome.state, outcome.measured)
         fields = {"pass": which, "cell": cell.row(), "block": block, "at": now(), "state": outcome.state, "reason": outcome.reason}
         self.journal.write("finish", **fields, **known, **outcome.measured)
         self.on_event({"event": "cell", "cell": cell.row(), "state": outcome.state})

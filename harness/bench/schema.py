@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapt
 
 from harness.bench.cells import Cell
 
-VERSION = 2
+VERSION = 3
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -27,7 +27,18 @@ class Plan(BaseModel):
     implementations: list[str]
     dtype: str
     device: str
-    batch_size: int | None  # None: each spec's own
+    batch_sizes: list[int]  # none: each spec's own
+    operations: list[str]
+
+
+class Stop(BaseModel):
+    """When the blocks are to end."""
+
+    model_config = ConfigDict(extra="forbid")
+    blocks: Count  # at least
+    most: Count
+    target: float | None  # half the width of every 95 % interval, as a share of its value
+    budget_s: Seconds | None
 
 
 class Run(Row):
@@ -45,6 +56,8 @@ class Run(Row):
     threads: int
     specs: dict[str, dict]  # in full, by hash
     note: str | None
+    stop: Stop | None
+    joined: bool  # `isoform merge` has made one run of this and the joined ones beside it
 
 
 class Resume(Row):
@@ -68,8 +81,21 @@ class State(Row):
     pressure: dict[str, float | None]  # percent of the last 10 s in which some process waited, by resource
 
 
+class SelfTest(Row):
+    """Is a known allocation, made through an implementation's framework, read back by the way in which peaks are measured?"""
+
+    row: Literal["selftest"]
+    implementation: str
+    device: str
+    column: str  # of the memory table
+    expected: Bytes
+    got: Bytes | None
+    reason: str | None
+    at: str
+
+
 class OfCell(Row):
-    of: Literal["time", "memory"] = Field(alias="pass")
+    of: Literal["time", "memory", "quality"] = Field(alias="pass")
     cell: Cell
     block: Count
     at: str
@@ -108,6 +134,9 @@ class Timed(OfCell):
     wait_s: Seconds  # what waiting for the device and reading the clock cost, in each round
     warm_up: dict[str, Any] | None
     compiles: Literal[0] | None  # within the timed rounds; None where the framework keeps no count
+    transfers: Literal[0] | None  # implicit ones, in one more round; None where the framework cannot tell
+    quiet: dict[str, Any] | None  # what else went on while it was timed: harness.bench.quiet
+    energy: dict[str, Any] | None  # harness.hardware.energy
     affinity: list[int] | None  # as read back
     threads: int | None
     facts: dict[str, Any] | None  # what the framework says of itself
@@ -128,18 +157,36 @@ class Remembered(OfCell):
     reasons: dict[str, str]
 
 
+class Reached(OfCell):
+    """A training that was to reach a loss on the test data; `block` counts the seeds."""
+
+    row: Literal["finish"]
+    state: Literal["ok"]
+    reason: str | None  # why it has not reached it
+    certificate: Annotated[str, Field(min_length=1)]
+    code_hash: str | None
+    versions: dict[str, str] | None
+    seed: Count
+    target: float  # nats an example
+    loss: float  # at the end
+    steps: Count | None  # None where it has not reached it
+    seconds: Seconds | None  # of training alone: draws and steps, without evaluations
+
+
 class End(Row):
     """Nothing was left to measure."""
 
     row: Literal["end"]
     at: str
+    stopped: str | None  # why there were not more blocks
 
 
 def kind(row: Any) -> str | None:
     """The tag of a row's model below; None where there is none."""
     if not isinstance(row, dict) or row.get("row") != "finish":
         return row.get("row") if isinstance(row, dict) else None
-    return {"time": "timed", "memory": "remembered"}.get(row.get("pass")) if row.get("state") == "ok" else "failed"
+    measured = {"time": "timed", "memory": "remembered", "quality": "reached"}
+    return measured.get(row.get("pass")) if row.get("state") == "ok" else "failed"
 
 
 ANY: TypeAdapter = TypeAdapter(
@@ -147,10 +194,12 @@ ANY: TypeAdapter = TypeAdapter(
         Annotated[Run, Tag("run")]
         | Annotated[Resume, Tag("resume")]
         | Annotated[State, Tag("state")]
+        | Annotated[SelfTest, Tag("selftest")]
         | Annotated[Start, Tag("start")]
         | Annotated[Failed, Tag("failed")]
         | Annotated[Timed, Tag("timed")]
         | Annotated[Remembered, Tag("remembered")]
+        | Annotated[Reached, Tag("reached")]
         | Annotated[End, Tag("end")],
         Discriminator(kind),
     ]
@@ -184,7 +233,18 @@ def _from_1(row: dict) -> dict:
     return {**new.get(kind(row), {}), **row}
 
 
-MIGRATIONS: dict[int, Callable[[dict], dict]] = {1: _from_1}  # from this version to the next
+def _from_2(row: dict) -> dict:
+    """Version 2 had one batch size, a fixed number of blocks, and did not watch what else went on."""
+    if kind(row) == "run" and row["plan"]:
+        plan = dict(row["plan"])
+        size = plan.pop("batch_size")
+        old = {"batch_sizes": [] if size is None else [size], "operations": ["train", "fit", "encode", "decode"]}
+        row = row | {"plan": plan | old}
+    new = {"run": {"stop": None, "joined": False}, "timed": dict.fromkeys(("transfers", "quiet", "energy")), "end": {"stopped": None}}
+    return {**new.get(kind(row), {}), **row}
+
+
+MIGRATIONS: dict[int, Callable[[dict], dict]] = {1: _from_1, 2: _from_2}  # from this version to the next
 
 
 def migrated(row: dict) -> dict:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.bench.cells import Cell
+from harness.bench.cells import Cell, label
 from harness.errors import WorkerDied
 from harness.processes import Worker, cpus
 from impls import Implementation
@@ -56,13 +56,13 @@ class Station:
         try:
             for event in self._request("measure", phase="prepare", cells=[cell.row() for cell in self.cells]):
                 if event["event"] == "begin":
-                    in_flight = event["operation"]
+                    in_flight = event["cell"]
                 elif event["event"] == "prepared":
                     self.prepared = event
                 elif event["event"] == "error":
                     raise WorkerDied(event["kind"], event["message"])
         except WorkerDied as failure:
-            lost = [cell for cell in self.cells if in_flight in (None, cell.operation)]
+            lost = [cell for cell in self.cells if in_flight in (None, label(cell.row()))]
             return self._lose(lost, Outcome(failure.state, failure.detail))
         if not self.prepared["passed"]:
             return self._lose(self.cells, Outcome("mismatch", self.prepared["reason"]))
@@ -72,7 +72,7 @@ class Station:
         """Time one cell, after `prepare`."""
         self.cells = [other for other in self.cells if other != cell]
         known = {name: self.prepared[name] for name in ("certificate", "code_hash", "versions", "margin", "import_s", "build_s")}
-        known["first_call_s"] = self.prepared["first_call_s"][cell.operation]
+        known["first_call_s"] = self.prepared["first_call_s"][label(cell.row())]
         return self._one("measure", known, phase="time", cell=cell.row(), rounds=rounds, affinity=cpus())
 
     def remember(self, cell: Cell) -> Outcome:

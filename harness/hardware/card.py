@@ -13,6 +13,7 @@ from harness.bench.journal import now
 from harness.bench.statistics import estimate
 from harness.errors import UserError, WorkerDied
 from harness.files import write_text
+from harness.hardware.energy import counter
 from harness.processes import Worker, cpus
 from impls import Implementation
 from impls.instrument import DTYPES
@@ -122,7 +123,7 @@ def card(rows: list[Row], device: str, command: str) -> dict:
         "threads": len(cpus()),
         "clock_mhz": clock(),
         "cache_bytes": cache() if device == "cpu" else None,
-        "energy": energy(),
+        "energy": energy(device),
         "state": machine.state(),
         "rows": [asdict(row) for row in rows],
     }
@@ -166,10 +167,7 @@ def clock() -> dict[str, float] | None:
     return None
 
 
-def energy() -> str:
-    """Whether a counter of energy can be read here, and which."""
-    for counter in sorted(Path("/sys/class/powercap").glob("*/energy_uj")):
-        with suppress(OSError):
-            counter.read_text()
-            return "RAPL"
-    return "N/A: no RAPL counter can be read"
+def energy(device: str) -> str:
+    """Which counter of energy can be read here, or why none."""
+    read, name = counter(device)
+    return name if read else f"N/A: {name}"
