@@ -61,7 +61,8 @@ class Backend(Protocol):
         "device" (its name), "dtype", "precision" (as `build` takes it) and "threads" (None where it keeps no count)."""
 
     def memory(self) -> Mapping[str, int | None]:
-        """Bytes, from the framework's allocator: {"alloc_peak": ..., "device_reserved_peak": ...}; None where it keeps no count."""
+        """Bytes, from the framework's allocator: {"alloc_peak": ..., "device_reserved_peak": ...}; None where it keeps no count.
+        "planned_peak", where there is a compiler that tells: what it has planned for a dispatch of the prepared "train" or "fit"."""
 
 
 class TrainableBackend(Backend, Protocol):
@@ -102,3 +103,6 @@ class BackendModule(Protocol):
 
     def devices(self) -> list[str]:
         """Devices that are present: "cpu", and "cuda" where there is one."""
+
+    def copied(self, source: ndarray, device: str) -> Any:
+        """A copy of an array in the framework's own memory: to be read back, as a test of how peaks are measured."""

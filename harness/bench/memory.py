@@ -7,17 +7,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from harness.bench.measure import batch_of, build, import_framework
 from impls import Implementation
 from specs import Spec
 
 STEPS = 5
+KNOWN = 64 << 20  # bytes of a self-test
+MANY = 32  # of them on a device, where the first also makes a context
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 COLUMNS = ("host_peak", "alloc_peak", "device_reserved_peak", "device_used_peak", "planned_peak")
 
 
 def handle(implementation: Implementation, request: dict, emit: Callable[..., None]) -> None:
-    """One event, "measured": the five columns in bytes or None, and {column: reason} for each None."""
+    """One event, "measured": the five columns in bytes or None, and {column: reason} for each None. Of a self-test: see there."""
+    if request["phase"] == "selftest":
+        selftest(implementation, request, emit)
+        return
     spec, cell = Spec.model_validate_json(request["spec"]), request["cell"]
     import_framework(implementation)
     batch = batch_of(spec, cell)
@@ -40,13 +47,34 @@ def handle(implementation: Implementation, request: dict, emit: Callable[..., No
         "alloc_peak": (counted.get("alloc_peak"), silent),
         "device_reserved_peak": (counted.get("device_reserved_peak"), "no device: runs on the CPU" if cell["device"] == "cpu" else silent),
         "device_used_peak": (None if used_before is None else max(used_after - used_before, 0), why_no_used),
-        "planned_peak": (None, "the compiler's plan is not read yet by any implementation"),
+        "planned_peak": (counted.get("planned_peak"), "no compiler plans the memory of a step here, or none tells"),
     }
     emit(
         "measured",
         **{name: values[name][0] for name in COLUMNS},
         reasons={name: values[name][1] for name in COLUMNS if values[name][0] is None},
     )
+
+
+def selftest(implementation: Implementation, request: dict, emit: Callable[..., None]) -> None:
+    """Is what the framework allocates what is read back? One event, "measured": `got` bytes of the `expected`, or None and the `reason`.
+
+    On a CPU by the resident set, on a device by NVML. Once before it counts, so that nothing is imported within.
+    """
+    import_framework(implementation)
+    copied, device, source = getattr(implementation.backend_module(), "copied", None), request["device"], np.ones(KNOWN, np.uint8)
+    got, reason = None, f"the backend of {implementation.name} has no copied()"
+    if copied:
+        copied(source, device)
+    if copied and device == "cpu":
+        kept: list = []
+        got, reason = host_peak(lambda: kept.append(copied(source, device)))
+    elif copied:
+        before, _ = device_used(device)
+        kept = [copied(source, device) for _ in range(MANY)]  # an allocator takes more than it is asked for, but of the whole a small part
+        after, reason = device_used(device)
+        got = None if before is None else round((after - before) / len(kept))
+    emit("measured", expected=KNOWN, got=got, reason=reason)
 
 
 def host_peak(work: Callable[[], None]) -> tuple[int | None, str | None]:

@@ -1,4 +1,4 @@
-"""The card beside every number: which of the twelve rules of measurement were kept, by what the journal says. PASS, WARN, FAIL or N-A, and why.
+"""The card beside every number: which of the twelve rules of measurement were kept, by what the journal says, and why.
 
 A rule that the bench enforces cannot fail unseen: a cell that broke it has no number, and its card says so.
 """
@@ -20,7 +20,7 @@ from harness.bench.quiet import disturbed
 from harness.bench.ratios import GROUP, Members, control, groups
 from harness.bench.rounds import OVERHEAD
 from harness.bench.statistics import LEAST, noise_floor
-from harness.bench.table import by_cell, finished, key, line, mismatched, place, step_seconds
+from harness.bench.table import by_cell, finished, line, mismatched, place, step_seconds
 
 if TYPE_CHECKING:
     import pandas as pd

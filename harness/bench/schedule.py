@@ -149,9 +149,11 @@ class Bench:
         self.states: dict[Cell, str] = {}  # of the latest block
         self.certificates: dict[Cell, str] = {}
         self.ended: set[tuple[str, int, Cell]] = set()  # pass, block and cell
+        self.selftested: set[str] = set()
 
     def remember_rows(self, rows: list[dict]) -> None:
         """What an earlier part of this run has finished is not done again."""
+        self.selftested |= {row["implementation"] for row in rows if row["row"] == "selftest"}
         for row in rows:
             if row["row"] == "finish":
                 self.note(row["pass"], row["block"], Cell(**row["cell"]), row["state"], row)
@@ -283,17 +285,31 @@ class Bench:
     def memory_pass(self, cells: list[Cell]) -> None:
         for cell in [cell for cell in cells if cell not in self.certificates]:
             self.on_event({"event": "cell", "cell": cell.row(), "state": self.states[cell]})
-        certified = iter([cell for cell in cells if cell in self.certificates])
+        certified = iter(counted := [cell for cell in cells if cell in self.certificates])
+        self.selftests(counted)
         while some := list(islice(certified, TOGETHER)):
             self.remember(some)
+
+    def selftests(self, cells: list[Cell]) -> None:
+        """Of each implementation whose memory is measured, unless an earlier part of this run has done it."""
+        for cell in {cell.implementation: cell for cell in cells if cell.implementation not in self.selftested}.values():
+            with contextlib.ExitStack() as stack:
+                station = self.station(self.spec_of(cell), [cell], NO_CACHES | NO_PREALLOCATION)
+                stack.callback(station.close)
+                lost = station.open()
+                outcome = lost.get(cell) or station.selftest(cell.device)
+            got = {"expected": 0, "got": None, "reason": outcome.reason} | outcome.measured
+            self.journal.write("selftest", implementation=cell.implementation, device=cell.device, column="host_peak", at=now(), **got)
+
+    def spec_of(self, cell: Cell) -> Spec:
+        return next(spec for spec in self.specs if (spec.name, spec.hash) == (cell.spec, cell.spec_hash))
 
     def remember(self, cells: list[Cell]) -> None:
         with contextlib.ExitStack() as stack, ThreadPoolExecutor(TOGETHER) as pool:
             opened = []
             for cell in cells:
                 self.begin("memory", 0, cell)
-                spec = next(spec for spec in self.specs if (spec.name, spec.hash) == (cell.spec, cell.spec_hash))
-                station = self.station(spec, [cell], NO_CACHES | NO_PREALLOCATION)
+                station = self.station(self.spec_of(cell), [cell], NO_CACHES | NO_PREALLOCATION)
                 stack.callback(station.close)
                 for outcome in station.open().values():
                     self.finish("memory", 0, cell, outcome)

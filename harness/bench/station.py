@@ -77,7 +77,11 @@ class Station:
 
     def remember(self, cell: Cell) -> Outcome:
         """The memory pass of one cell, in place of all else."""
-        return self._one("memory", {}, cell=cell.row())
+        return self._one("memory", {}, phase="cell", cell=cell.row())
+
+    def selftest(self, device: str) -> Outcome:
+        """A known allocation, made and read back in a fresh process."""
+        return self._one("memory", {}, phase="selftest", device=device)
 
     def close(self) -> None:
         """At once: a worker has nothing to save, and frameworks take seconds to leave."""

@@ -131,7 +131,14 @@ class Base:
         return {
             "alloc_peak": stats.get("peak_bytes_in_use"),
             "device_reserved_peak": stats.get("peak_pool_bytes", stats.get("peak_bytes_reserved")),
+            "planned_peak": self.planned(),
         }
+
+    @scoped
+    def planned(self):
+        """Bytes that XLA has planned for one dispatch of what was prepared: arguments, results, scratch, less what shares memory."""
+        plan = self.lower().compile().memory_analysis()
+        return plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes - plan.alias_size_in_bytes
 
 
 class State(NamedTuple):
@@ -272,6 +279,9 @@ class Trainable(Base):
         advance = self.compiled_native_step
         if self.variant == "scan":
             advance, self.repeats = partial(self.compiled_native_steps, steps=self.steps), 1
+            self.lower = lambda: self.compiled_native_steps.lower((self.state, self.key), batch, steps=self.steps)
+        else:
+            self.lower = lambda: self.compiled_native_step.lower((self.state, self.key), batch)
 
         def train():
             (self.state, self.key), losses = advance((self.state, self.key), batch)
@@ -320,6 +330,8 @@ class PCA(Base):
         self.params = self.arrays(values)
 
     def timed_fit(self, batch):
+        self.lower = lambda: self.compiled_fit.lower(batch["x"])
+
         def fit():
             self.params = self.done(self.compiled_fit(batch["x"]))
             return self.params
@@ -335,3 +347,8 @@ def canonical(path: tuple) -> str:
 
 def host(values):
     return jax.tree.map(np.array, values)
+
+
+def copied(source: np.ndarray, device: str):
+    """In memory of the framework's own."""
+    return jax.block_until_ready(jax.device_put(source, jax.devices(device)[0], may_alias=False))

@@ -73,11 +73,26 @@ class Engine:
 
         return run
 
+    @staticmethod
+    def copied(source, device):
+        from keras import device as on  # not before: the backend is known only now
+        from keras import ops
+
+        with on("gpu" if device == "cuda" else "cpu"):
+            return ops.convert_to_tensor(source)
+
     def tensor(self, array):
         return self.keras.ops.convert_to_tensor(np.array(array, self.dtype))  # a copy: frameworks may share NumPy's memory
 
 
 class Jax(Engine):
+    @staticmethod
+    def copied(source, device):
+        import jax
+
+        to = jax.devices("gpu" if device == "cuda" else "cpu")[0]
+        return jax.block_until_ready(jax.device_put(source, to, may_alias=False))  # API: else it goes on using NumPy's memory
+
     @staticmethod
     def devices():
         import jax
@@ -131,6 +146,13 @@ class Jax(Engine):
                         variable.assign(value)
             return results
 
+        def planned(batch):
+            """Bytes that XLA has planned for a step: arguments, results, scratch, less what shares memory."""
+            with self.scope():
+                plan = step.lower([variable.value for variable in variables], batch).compile().memory_analysis()
+            return plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes - plan.alias_size_in_bytes
+
+        run.planned = planned
         return run
 
     def block(self, values):
@@ -345,7 +367,8 @@ class Base:
         return facts | {"versions": {"keras": self.keras.__version__, **facts["versions"]}}
 
     def memory(self):
-        return self.engine.memory()
+        planned = getattr(self.timed, "planned", None)  # by an engine whose compiler tells
+        return {**self.engine.memory(), "planned_peak": planned(self.batch) if planned else None}
 
 
 class Trainable(Base):
@@ -451,3 +474,8 @@ def layer(model, name: str):
     """encoder.0 -> model.encoder.layers[0]"""
     stack, _, index = name.partition(".")
     return getattr(model, stack).layers[int(index)] if index else getattr(model, stack)
+
+
+def copied(source: np.ndarray, device: str):
+    """In memory of the framework's own."""
+    return ENGINES[chosen()].copied(source, device)

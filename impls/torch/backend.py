@@ -227,3 +227,8 @@ def inward(name: str, value: torch.Tensor) -> torch.Tensor:
 
 def host(values):
     return {name: value.cpu().numpy() for name, value in values.items()} if isinstance(values, dict) else values.cpu().numpy()
+
+
+def copied(source: np.ndarray, device: str):
+    """In memory of the framework's own."""
+    return torch.tensor(source, device=device)
