@@ -36,7 +36,7 @@ def gate(base_rev, specs, impls, operations, dtype, device, batch, blocks, budge
     Exit code 0: no; 1: yes, something is, twice over; 3: they have nothing in common; 4: the machine is too noisy to tell.
     """
     from harness.bench import gate as gating
-    from harness.cli import chosen_impls, chosen_specs, command_line
+    from harness.options import chosen_impls, chosen_specs, command_line
     from harness.files import results_folder, write_text
 
     sizes = (batch,) if batch else ()

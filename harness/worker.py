@@ -20,6 +20,7 @@ TASKS = {
     "verify": "harness.verify.ladder",
     "measure": "harness.bench.measure",
     "memory": "harness.bench.memory",
+    "quality": "harness.bench.training",
     "doctor": "harness.doctor",
     "hardware": "harness.hardware.measure",
 }

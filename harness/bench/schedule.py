@@ -170,7 +170,7 @@ class Bench:
 
     def run(self) -> None:
         pending = [entry.cell for entry in self.entries if entry.state == "pending"]
-        remembered = [cell for cell in pending if cell.operation in REMEMBERED]
+        remembered = [cell for cell in pending if cell.operation in REMEMBERED and self.level.memory]
         pending += self.twins(pending)
         standing = [entry for entry in self.entries if entry.state != "pending" and ("time", 0, entry.cell) not in self.ended]
         remembered = [cell for cell in remembered if ("memory", 0, cell) not in self.ended]
@@ -215,7 +215,8 @@ class Bench:
             cells.remove(cell)
         cold = block < self.level.cold_blocks
         with contextlib.ExitStack() as stack:
-            stations = [self.station(spec, mine, self.caches_for(mine[0])) for mine in self.by_implementation(cells)]
+            several = len({cell.batch_size for cell in cells if cell.operation != "fit"}) > 1
+            stations = [self.station(spec, mine, self.caches_for(mine[0], several)) for mine in self.by_implementation(cells, several)]
             for station in stations:
                 stack.callback(station.close)
             if not cold:
@@ -229,22 +230,23 @@ class Bench:
                 if cell in station.cells:
                     self.time_cell(block, station, cell, cold)
 
-    def by_implementation(self, cells: list[Cell]) -> list[list[Cell]]:
-        """In random order; a twin is one of its own."""
-        found: dict[tuple[str, int], list[Cell]] = {}
+    def by_implementation(self, cells: list[Cell], several: bool) -> list[list[Cell]]:
+        """In random order; a twin is one of its own, and so is each batch size where there are several: a compiler that has seen
+        one may compile the next in another way."""
+        found: dict[tuple[str, int, int], list[Cell]] = {}
         for cell in cells:
-            found.setdefault((cell.implementation, cell.replica), []).append(cell)
+            found.setdefault((cell.implementation, cell.replica, cell.batch_size if several else 0), []).append(cell)
         return self.draw.sample(list(found.values()), len(found))
 
     def station(self, spec: Spec, cells: list[Cell], environment: dict[str, str]) -> Station:
         implementation = next(one for one in self.implementations if one.name == cells[0].implementation)
         return Station(implementation, spec, cells, environment, self.seed, self.silence_s)
 
-    def caches_for(self, cell: Cell) -> dict[str, str]:
+    def caches_for(self, cell: Cell, several: bool) -> dict[str, str]:
         """None where every start is timed; else a place of this spec and implementation alone, empty in the first block."""
         if self.level.cold_blocks == self.level.blocks:
             return NO_CACHES
-        place = Path(self.caches) / f"{cell.spec}-{cell.spec_hash[:8]}-{cell.implementation}-{cell.replica}"
+        place = Path(self.caches) / f"{cell.spec}-{cell.spec_hash[:8]}-{cell.implementation}-{cell.replica}-{cell.batch_size * several}"
         return {
             "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "0",
             "TORCHINDUCTOR_CACHE_DIR": str(place / "torch"),

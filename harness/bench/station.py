@@ -79,6 +79,10 @@ class Station:
         """The memory pass of one cell, in place of all else."""
         return self._one("memory", {}, phase="cell", cell=cell.row())
 
+    def reach(self, cell: Cell, target: float, most_steps: int) -> Outcome:
+        """Certify it, then train it until its loss on the test data is `target`, in nats an example."""
+        return self._one("quality", {}, cell=cell.row(), target=target, most_steps=most_steps)
+
     def selftest(self, device: str) -> Outcome:
         """A known allocation, made and read back in a fresh process."""
         return self._one("memory", {}, phase="selftest", device=device)

@@ -35,6 +35,7 @@ class Level:
     cold_blocks: int  # blocks in which import, build and first call are timed; in the others workers start side by side
     operations: tuple[str, ...] = TIMED
     note: str | None = None
+    memory: bool = True
     more: int = 0  # blocks besides, for those that were disturbed and towards the target
     target: float | None = None
 
@@ -48,6 +49,7 @@ LEVELS = {
     "quick": Level(blocks=3, rounds=10, cold_blocks=1, operations=FIRST, note="no ranking"),
     "ci": Level(blocks=5, rounds=15, cold_blocks=5, more=2, target=0.10),
     "report": Level(blocks=10, rounds=25, cold_blocks=10, more=5, target=0.05),
+    "sweep": Level(blocks=3, rounds=10, cold_blocks=0, operations=("train", "fit"), note="no ranking", memory=False),
 }
 
 

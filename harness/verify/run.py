@@ -165,7 +165,7 @@ def content(pairs: list[Pair], level: str, command: str, seconds: float) -> dict
     }
 
 
-def write(found: dict, folder: Path) -> Path:
-    path = folder / "verify.json"
+def write(found: dict, folder: Path, name: str = "verify.json") -> Path:
+    path = folder / name
     write_text(path, json.dumps(found, indent=1) + "\n")
     return path
