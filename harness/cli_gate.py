@@ -36,16 +36,16 @@ def gate(base_rev, specs, impls, operations, dtype, device, batch, blocks, budge
     Exit code 0: no; 1: yes, something is, twice over; 3: they have nothing in common; 4: the machine is too noisy to tell.
     """
     from harness.bench import gate as gating
-    from harness.options import chosen_impls, chosen_specs, command_line
     from harness.files import results_folder, write_text
+    from harness.options import chosen_impls, chosen_specs, command_line
 
     sizes = (batch,) if batch else ()
     chosen = {"specs": chosen_specs(specs), "implementations": chosen_impls(impls), "operations": operations}
     chosen |= {"dtype": dtype, "device": device, "batch_sizes": sizes}
     blocks, budget_s = blocks or gating.BLOCKS, gating.BUDGET_S if budget is None else 60 * budget
     if dry_run:
-        with tempfile.TemporaryDirectory(prefix="isoform-") as folder:
-            show_plan(gating.plan(base_rev, Path(folder), **chosen), blocks, budget_s)
+        with tempfile.TemporaryDirectory(prefix="isoform-") as place:
+            show_plan(gating.plan(base_rev, Path(place), **chosen), blocks, budget_s)
         return
     folder = results_folder(out) if out else None
     with progress() as on_event:
@@ -76,7 +76,8 @@ def progress() -> Iterator[Callable[[dict], None]]:
     from harness.show import _progress
 
     with _progress() as bar:
-        task, passes = bar.add_task("gate", total=None), []
+        task = bar.add_task("gate", total=None)
+        passes: list[str] = []
 
         def on_event(event: dict) -> None:
             if event["event"] == "pass":
@@ -99,14 +100,8 @@ def show(found: dict) -> None:
 
     from harness.show import BAD, DULL, GOOD, console
 
-    head = (
-        f"{len(found['head']['changed'])} files changed since {found['head']['commit'][:12]}"
-        if found["head"]["changed"]
-        else found["head"]["commit"][:12]
-    )
-    table = Table(
-        title=f"seconds a step, working tree ({head}) over base ({found['base']['commit'][:12]})", title_justify="left", box=SIMPLE
-    )
+    head, base = named(found["head"]["commit"], found["head"]["changed"]), found["base"]["commit"][:12]
+    table = Table(title=f"seconds a step, working tree ({head}) over base ({base})", title_justify="left", box=SIMPLE)
     for name in ("spec", "operation", "implementation"):
         table.add_column(name)
     for name in ("ratio", "95 % interval", "noise floor", "once more", "blocks"):

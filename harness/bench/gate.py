@@ -23,6 +23,7 @@ from harness.bench.interleave import ROUNDS, SIDES, VISITS, Interleaved, Samples
 from harness.bench.journal import now
 from harness.bench.schedule import SILENCE_S
 from harness.bench.statistics import LEAST, Estimate, estimate, noise_floor, verdicts
+from harness.bench.stopping import LEVELS
 from harness.errors import CANNOT_TELL, FAILED, NOTHING_RAN, OK, UserError
 from harness.processes import ROOT, cpus
 from impls import Implementation
@@ -30,7 +31,8 @@ from specs import Spec, given
 
 SCHEMA = 1
 SIZE = 0.10  # a slowdown that the gate has to see; where it could not, it says so
-BLOCKS, TIMES_MOST = 6, 2  # blocks; up to so many times that for cells that cannot be told yet
+BLOCKS = LEVELS["ci"].blocks
+TIMES_MOST = 2  # as many blocks, for cells that cannot be told yet
 BUDGET_S = 20 * 60.0  # of either pass: no block that would end later
 SLOWER, NOT_SLOWER, FASTER, UNKNOWN = "slower", "not slower", "faster", "cannot tell"
 NOT_AGAIN, FAILS, NOT_COMPARED = "not slower again", "fails", "not compared"
