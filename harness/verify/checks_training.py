@@ -12,6 +12,7 @@ from harness.verify.compare import Comparisons
 from harness.verify.context import Context
 from harness.verify.draws import COUNT as NOISE_COUNT
 from harness.verify.draws import check_noise
+from harness.verify.float32 import LEAST_STEPS, determined
 from impls import Model
 from impls.surface import Arrays
 from specs import Spec, parameters
@@ -158,7 +159,7 @@ def check_float32(c: Context) -> None:
     reference.set_parameters(start)
     c.record.closes("step-1 gradient", model.gradients(first), reference.gradients(first), c.gates.gradients_float32)
     losses, _, _ = reference_trajectory(c, steps)
-    known, end, mask = c.once(f"determined {steps}", lambda: determined(c, steps))
+    known, end, mask = c.once(f"determined {steps}", lambda: determined(c.spec, c.reference(), c.batches(steps), c.draw(5)))
     c.record.same(f"float32 determines {known} steps, at least {LEAST_STEPS}", known >= min(LEAST_STEPS, steps), True)
     given = list(c.batches(steps))
     got = model.train(given[:known])
@@ -174,45 +175,6 @@ def check_float32(c: Context) -> None:
     for step in range(steps):
         c.record.close(f"loss of step {step + 1}", got[step : step + 1], losses[step : step + 1], c.gates.losses_float32)
     return None
-
-
-ROUNDING = 2.0**-21  # 4 times the unit roundoff of float32: what a sum over a batch accumulates
-DISTURBED = 10  # runs: a relu at a tie flips in one of two, so all of them miss it once in a thousand times
-LEAST_STEPS, LEAST_SHARE = 10, 0.98  # of steps, and of parameters, that float32 must determine
-
-
-def determined(c: Context, steps: int) -> tuple[int, Arrays, Arrays]:
-    """(steps, parameters, {name: which entries}) that float32 determines.
-
-    Adam divides each gradient by its own size, so an entry that is nothing but rounding still moves by the learning rate,
-    and a relu may fall on either side of its tie. So the float64 reference is trained several times more, with parameters
-    and data rounded anew, by chance, before each gradient. An entry that then differs by a quarter of the gate says
-    nothing about an implementation; when too many do, later steps say nothing either.
-    """
-    start, model = parameters.initial(c.spec, "float32"), c.reference()
-    straight, *disturbed = [oracle.Adam(c.spec, start) for _ in range(1 + DISTURBED)]
-    noise = ROUNDING * c.draw(5).standard_normal(1 << 20)
-
-    def rounded(arrays: Arrays, *key: int) -> Arrays:
-        """Other noise for each step, run and array; slices of one draw, since drawing takes longer than training."""
-        at = [int(k) for k in np.random.default_rng(key).integers(0, noise.size // 2, len(arrays))]
-        return {name: a * (1 + noise[i : i + a.size].reshape(a.shape)) for (name, a), i in zip(arrays.items(), at, strict=True)}
-
-    good = (0, straight.p, {name: np.ones(value.shape, bool) for name, value in start.items()})
-    for step, batch in enumerate(c.batches(steps)):
-        model.set_parameters(straight.p)
-        straight.step(model.gradients(batch))
-        mask = {}
-        for k, adam in enumerate(disturbed):
-            model.set_parameters(rounded(adam.p, step, k, 0))
-            adam.step(rounded(model.gradients(rounded(batch, step, k, 1)), step, k, 2))
-        for name, value in straight.p.items():
-            apart = np.max([np.abs(adam.p[name] - value) for adam in disturbed], axis=0)
-            mask[name] = apart <= c.gates.parameters_float32 / 4 * np.abs(value).max()
-        if sum(m.sum() for m in mask.values()) < LEAST_SHARE * sum(m.size for m in mask.values()):
-            return good
-        good = (step + 1, dict(straight.p), mask)
-    return good
 
 
 def _float32_pca(c: Context) -> None:

@@ -1,0 +1,64 @@
+"""What float32 determines of a training, and that a renewal is no false alarm where it determines less than all."""
+
+import numpy as np
+import pytest
+
+import impls
+import specs
+from harness import data
+from harness.bench.sweeps import widened
+from harness.verify.float32 import LEAST_SHARE, disturbed, kept
+from harness.verify.renew import renew
+from specs.noise import batch
+
+TIED = widened(specs.load("vae"), (128,))[0]  # an entry of its encoder has a gradient that is nothing but rounding
+
+
+def given(spec, steps=3):
+    """As a renewal has them."""
+    return [batch(spec, data.load(spec).train[:128], step, "float32") for step in range(steps)]
+
+
+def masks(spec):
+    model = impls.load("numpy").build(spec, dtype="float64")
+    return [mask for _, mask in disturbed(spec, model, given(spec), np.random.default_rng(0))]
+
+
+def test_an_entry_that_rounding_moves_is_left_out_and_nothing_else():
+    spec = specs.load("vae").replace(architecture={"activation": "tanh"}, optimizer={"epsilon": 1e3})
+    assert all(m.all() for mask in masks(spec) for m in mask.values())  # so large an epsilon divides nothing by its own size
+    last = masks(TIED)[-1]
+    left_out = {name: ~m for name, m in last.items() if not m.all()}
+    assert left_out and sum(m.sum() for m in left_out.values()) < (1 - LEAST_SHARE) * sum(m.size for m in last.values())
+    exact, gate, moved = impls.load("numpy").build(TIED, dtype="float64"), TIED.gates.parameters_float32, 0
+    exact.train(given(TIED))
+    for seed in range(8):  # the same function, of the rows in another order: what float32 determines does not depend on it
+        order = np.random.default_rng(seed).permutation(128)
+        model = impls.load("numpy").build(TIED)
+        model.train({name: array[order] for name, array in one.items()} for one in given(TIED))
+        for name, value in exact.parameters().items():
+            apart = np.abs(model.parameters()[name] - value) / np.abs(value).max()
+            assert apart[last[name]].max() < gate
+            moved += (apart[~last[name]] > gate).sum()
+    assert moved  # what is left out would have been a false alarm
+
+
+def test_what_is_not_finite_is_never_left_out():
+    mask = {"w": np.array([False] + [True] * 99)}
+    values = {"w": np.r_[5.0, np.ones(99)]}
+    assert kept(values, mask)["w"][0] == 0 and kept(values, mask)["w"][1] == 1
+    assert np.isnan(kept({"w": np.r_[np.nan, np.ones(99)]}, mask)["w"][0])
+    few = {"w": np.arange(100) >= 100 * (1 - LEAST_SHARE) + 1}
+    assert kept(values, few)["w"][0] == 5.0
+
+
+@pytest.mark.parametrize("name", ["numpy", pytest.param("jax", marks=pytest.mark.needs("jax"))])
+def test_a_renewal_is_no_false_alarm(name):
+    assert renew(impls.load(name).build(TIED), 128, ("train",))["passed"]
+
+
+def test_a_renewal_sees_another_learning_rate_all_the_same():
+    wrong = TIED.replace(optimizer={"learning_rate": 1.001e-3})
+    model = impls.load("numpy").build(wrong)
+    model.spec = TIED
+    assert not renew(model, 128, ("train",))["passed"]
