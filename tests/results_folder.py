@@ -136,7 +136,7 @@ def small_figures_fixture(monkeypatch):
     def one(content: object) -> dict[str, Figure]:
         figure = Figure(figsize=(1, 1))
         figure.text(0, 0, "nothing")
-        return {"throughput": figure}
+        return {"throughput": figure}  # a name that has a caption
 
     monkeypatch.setattr("harness.report.figures.draw", one)
 

@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from harness import report
-from harness.report import page
-from harness.report.answer import answer, digits
+from harness.report import formats
+from harness.report.answer import answer
 from harness.report.content import MEASURED, load
+from harness.report.derived import against
 from harness.report.figures import draw
+from harness.report.formats import digits
 from tests.journal_rows import Whole
 from tests.results_folder import (
     BATCH,
@@ -47,7 +49,7 @@ from tests.results_folder import small_figures_fixture as small_figures_fixture
 
 @pytest.mark.usefixtures("small_figures")
 def test_the_page_the_tables_and_the_input_have_the_same_numbers(folder):
-    assert report.build(folder) == folder / "report.md"
+    assert report.build(folder) == folder / "report.html"
     speed, times, memory = (table(folder, name).set_index("implementation") for name in ("speed", "times", "memory"))
     shown = {line[2]: line for line in lines(folder, "| vae | train |")[: len(NAMES)]}
     for name in NAMES:
@@ -58,9 +60,9 @@ def test_the_page_the_tables_and_the_input_have_the_same_numbers(folder):
         got = speed.loc[name, ["samples_per_s", "samples_low", "samples_high"]].to_numpy(float)
         np.testing.assert_allclose(got, expected, rtol=1e-12)
         assert speed.loc[name, "certificate"] == f"renewed-{name}" and speed.loc[name, "blocks"] == 3
-        assert shown[name][4] == page.number(expected[0])
-        assert shown[name][5] == f"{page.number(expected[1])} to {page.number(expected[2])}"
-        assert shown[name][6] == page.seconds(math.exp(centre)) and shown[name][7] == "3"
+        assert shown[name][4] == formats.number(expected[0])
+        assert shown[name][5] == f"{formats.number(expected[1])} to {formats.number(expected[2])}"
+        assert shown[name][6] == formats.seconds(math.exp(centre)) and shown[name][7] == "3"
         assert shown[name][9] == f"`{f'renewed-{name}'[:8]}`"
         for column, base in (("import_s", 1.5), ("build_s", 0.5), ("first_call_s", 2.5)):
             assert times.loc[name, column] == pytest.approx(base + SECONDS[name], rel=1e-12)
@@ -68,8 +70,8 @@ def test_the_page_the_tables_and_the_input_have_the_same_numbers(folder):
         assert "alloc_peak: no device" in memory.loc[name, "missing_because"]
     start, peaks = lines(folder, "| vae | train |")[-2 * len(NAMES) :][: len(NAMES)], lines(folder, "| vae | train |")[-len(NAMES) :]
     for line, peak in zip(start, peaks, strict=True):
-        assert line[3:6] == [page.seconds(base + SECONDS[line[2]]) for base in (1.5, 0.5, 2.5)]
-        assert peak[3:] == [f"{int(SECONDS[peak[2]] * 1e10) / 2**20:.1f}", "N/A", "N/A", "N/A", "N/A"]
+        assert line[3:6] == [formats.seconds(base + SECONDS[line[2]]) for base in (1.5, 0.5, 2.5)]
+        assert peak[3:] == [f"{int(SECONDS[peak[2]] * 1e10) / 2**20:.1f}", "N/A", "N/A", "N/A", "N/A", "N/A"]
 
 
 @pytest.mark.usefixtures("small_figures")
@@ -102,7 +104,7 @@ def test_the_answer_in_words_is_computed(folder):
     ("low", "high", "text"), [(100, 399, "100 to 399"), (100, 401, "cannot tell: wider"), (math.nan, math.nan, "one block")]
 )
 def test_an_interval_that_says_nothing_is_said_to(low, high, text):
-    assert text in page.interval({"samples_low": low, "samples_high": high})
+    assert text in formats.interval({"samples_low": low, "samples_high": high})
 
 
 def test_a_pair_without_gradients_answers_with_its_worst_check(tmp_path):
@@ -171,14 +173,22 @@ def speeds_of(name: str) -> list[str]:
     each = [seconds / STEPS for block in range(3) for seconds in rounds(name, block)]
     starts = [base + SECONDS[name] for base in (1.5, 0.5, 2.5)]
     csv = [repr(value)[:10] for value in (step, BATCH / step, *starts, *each)]  # cut, not rounded: the file has more digits
-    shown = [page.seconds(step), f"| {page.number(BATCH / step)} |", page.mib(int(SECONDS[name] * 1e10)), str(int(SECONDS[name] * 1e10))]
+    shown = [
+        formats.seconds(step),
+        f"{formats.number(BATCH / step)}",
+        formats.mib(int(SECONDS[name] * 1e10)),
+        str(int(SECONDS[name] * 1e10)),
+    ]
     return [*csv, *shown, "123.456789"]
 
 
 def found_in(folder: Path, values: list[str]) -> set[str]:
     """Which of the values stand in what report wrote: the page, the tables and the text of the figures."""
-    texts = [path.read_text() for path in (folder / "report.md", *folder.glob("tables/*.csv"), *folder.glob("figures/*.svg"))]
-    assert len(texts) == 1 + 7 + 1
+    tables = {path.stem for path in folder.glob("tables/*.csv")}
+    assert {"speed", "times", "memory", "ratios", "measurements", "noise", "rules"} <= tables
+    assert tables == {path.stem for path in folder.glob("tables/*.parquet")}
+    files = (folder / "report.md", folder / "report.html", *folder.glob("tables/*.csv"), *folder.glob("figures/*.svg"))
+    texts = [path.read_text() for path in files] + [pd.read_parquet(path).to_csv() for path in folder.glob("tables/*.parquet")]
     return {value for value in values if any(value in text for text in texts)}
 
 
@@ -205,7 +215,7 @@ def test_no_speed_without_a_certificate(folder, name):
         assert of_torch["state"] == state and reason in of_torch["reason"] and pd.isna(of_torch["certificate"])
         assert all(pd.isna(of_torch[column]) for column in MEASURED if column in of_torch)
     (line,) = lines(folder, "| vae | train | torch |")
-    assert line[4:] == [state, "", "", "", "", ""]
+    assert line[4:] == [state, "", "", "", "", "", ""]
     text = (folder / "report.md").read_text()
     assert f"- torch, vae train: {state}: " in text and reason in text
 
@@ -222,8 +232,17 @@ def test_no_bar_without_a_certificate(folder, name):
     assert widths["torch"] == 0 and widths["jax"] > 0
     whiskers = [segment for lines in throughput.collections for segment in lines.get_segments()]
     assert [len(segment) > 0 for segment in whiskers[:3]] == [True, False, True]
-    assert [line.split()[-1] for line in labels(figures["three_times"])] == ["numpy", "jax"]
-    assert [line.split()[-1] for line in labels(figures["memory"])] == ["numpy", "jax"]
+    state = UNCERTIFIED[name][1]
+    for figure in ("three_times", "memory"):  # a line with its state, and nothing drawn in it
+        rows = [line.split()[-1] for line in labels(figures[figure])]
+        assert rows[:3] == ["numpy", "torch", "jax"]
+        for axes in figures[figure].axes:
+            at = {
+                row: [bar.get_width() for bar in axes.patches if round(bar.get_y() + bar.get_height() / 2) == k]
+                for k, row in enumerate(rows)
+            }
+            assert sum(at["torch"]) == 0 and sum(at["jax"]) > 0
+        assert state in [text.get_text() for text in figures[figure].axes[0].texts]
 
 
 def test_a_failure_is_a_labelled_line_in_the_figure_and_not_a_gap(folder):
@@ -232,7 +251,7 @@ def test_a_failure_is_a_labelled_line_in_the_figure_and_not_a_gap(folder):
     assert [label.get_text() for label in axes.get_yticklabels()] == ["numpy", "torch", "jax", "keras-jax"]
     widths = [bar.get_width() for bar in axes.patches]
     assert widths[0] > 0 and widths[1] == 0 and widths[2] > 0 and widths[3] == 0
-    assert [text.get_text().strip() for text in axes.texts] == ["fail", "not-installed"]
+    assert [text.get_text().split()[0] for text in axes.texts] == ["fail", "not-installed", "renewed-", "renewed-"]
 
 
 def test_with_nothing_certified_there_is_still_a_page(folder):
@@ -257,7 +276,7 @@ def test_what_is_not_installed_is_a_row_with_its_reason(folder):
 @pytest.mark.usefixtures("small_figures")
 def test_the_ranking_is_against_the_fastest_and_has_its_verdicts(folder):
     report.build(folder)
-    assert "Who is faster" not in (folder / "report.md").read_text()  # level quick ranks nothing
+    assert "## Who is faster" not in (folder / "report.md").read_text()  # level quick ranks nothing
     (folder / "journal.jsonl").unlink()
     write_journal(folder, blocks=10, note=None)
     report.build(folder)
@@ -265,7 +284,7 @@ def test_the_ranking_is_against_the_fastest_and_has_its_verdicts(folder):
     assert list(shown) == ["torch", "jax"]
     for name, (_, ratio, _, floor, verdict) in shown.items():
         assert ratio == f"{SECONDS[name] / SECONDS['numpy']:.3g}" and floor == "0 %" and verdict == "slower"
-    turned = {row["implementation"]: row for row in page.against(table(folder, "ratios"), "torch")}
+    turned = {row["implementation"]: row for row in against(table(folder, "ratios"), "torch")}
     assert turned["numpy"]["ratio"] == pytest.approx(SECONDS["numpy"] / SECONDS["torch"]) and turned["numpy"]["text"] == "faster"
     assert turned["numpy"]["low"] <= turned["numpy"]["ratio"] <= turned["numpy"]["high"] and turned["jax"]["text"] == "slower"
 
@@ -296,13 +315,15 @@ def test_the_page_has_its_parts_in_order(folder):
 def test_figures_are_images_with_their_words(folder):
     plant(folder, *map(row, NAMES), failed("torch", "float32"), absent("jax-scan", "n-a", "no loop"))
     report.build(folder)
-    names = ["equivalence_float32", "equivalence_float64", "memory", "three_times", "throughput"]
+    names = ["equivalence_float32", "equivalence_float64", "memory", "noise", "three_times", "throughput"]
     assert sorted(path.name for path in (folder / "figures").iterdir()) == sorted(
-        f"{name}.{kind}" for name in names for kind in ("png", "svg")
+        f"{name}.{kind}" for name in names for kind in ("pdf", "png", "svg")
     )
     words = {}
     for name in names:
         assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n")
+        pdf = (folder / "figures" / f"{name}.pdf").read_bytes()
+        assert pdf.startswith(b"%PDF-") and b"CreationDate" not in pdf
         words[name] = "\n".join(ElementTree.parse(folder / "figures" / f"{name}.svg").getroot().itertext())
     assert "n/a" in words["equivalence_float64"] and "1.2e-01" in words["equivalence_float64"]
     assert "FAIL" in words["equivalence_float32"] and "log10(error / gate)" in words["equivalence_float32"]
@@ -320,7 +341,9 @@ def test_without_a_journal_the_page_says_so_and_old_speeds_go(folder):
     report.build(folder)
     (folder / "journal.jsonl").unlink()
     report.build(folder)
-    assert sorted(path.name for path in (folder / "tables").iterdir()) == ["checks.csv", "equivalence.csv"]
+    assert sorted(path.name for path in (folder / "tables").iterdir()) == [
+        f"{name}.{kind}" for name in ("checks", "equivalence") for kind in ("csv", "parquet")
+    ]
     assert [path.name for path in (folder / "figures").glob("*.png")] == ["equivalence_float64.png"]
     text = (folder / "report.md").read_text()
     assert "Nothing was timed" in text and "## How fast?" not in text

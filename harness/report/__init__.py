@@ -1,10 +1,11 @@
-"""Report: the page, the tables and the figures of a results folder. `build(folder)` returns the page's path."""
+"""Report: the page, the tables and the figures of a results folder. `build(folder)` returns the path of report.html."""
 
 from pathlib import Path
 
 
 def build(folder: Path) -> Path:
-    """Write report.md, tables/*.csv and figures/*.png, *.svg beside verify.json and journal.jsonl. Raises UserError."""
+    """Write report.html, report.md, tables/ (CSV, Parquet) and figures/ (SVG, PDF, PNG) beside verify.json and journal.jsonl; returns
+    the path of report.html. Raises UserError."""
     from harness.report.page import write
 
     return write(Path(folder))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
+from harness.bench.statistics import MOST_MORE
 from harness.report.content import LEFT_OUT, Content
+from harness.report.derived import rankings
+from harness.report.formats import digits, factor, missing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,9 +17,80 @@ CLOSENESS = {"float64": (3, "gradients"), "float32": (7, "a training trajectory"
 NAMED = 5  # failures that are named; the table below has them all
 
 
+# what says that two are equal: in float64, the number of the check and what it is of
+EQUAL = {2: "losses", 3: "gradients", 6: "whole trainings"}
+DOES = {"train": "trains", "fit": "fits"}
+
+
 def answer(content: Content) -> list[str]:
-    """Sentences: for each dtype how many pairs agree, how closely, what was left out and why, what failed; then of the speeds."""
-    return [*(_of_dtype(content, dtype) for dtype in content.dtypes), *_of_speed(content)]
+    """Sentences: who is how much faster, at what error; then for each dtype how many pairs agree, how closely, what was left out and
+    why, what failed; then what was timed."""
+    return [*headlines(content), *(_of_dtype(content, dtype) for dtype in content.dtypes), *_of_speed(content)]
+
+
+def headlines(content: Content) -> list[str]:
+    """A sentence a spec that is trained or fitted: the fastest against each other one, and how equal they are. None at level quick."""
+    return [_headline(one) + _equal(content, one) for one in rankings(content) if one["rows"]]
+
+
+def _headline(one: dict) -> str:
+    told = [row for row in one["rows"] if row["verdict"] == "slower"]
+    equal = [row["implementation"] for row in one["rows"] if row["verdict"] == "equal within noise"]
+    open_ = [row for row in one["rows"] if row["verdict"] == "cannot tell"]
+    verb = DOES[one["operation"]]
+    if told:
+        first, *rest = told
+        text = f"**{one['fastest']} {verb} {one['spec']} {_times(first)} here, 95 % interval {_interval(first)}** (paired by block)"
+        text += "".join(f"{', and' if k == 0 else ','} {_times(row)} ({_interval(row)})" for k, row in enumerate(rest))
+    else:
+        text = f"**No implementation {verb} {one['spec']} faster than {one['fastest']} here**"
+    if equal:
+        text += f". Equal within noise: {one['fastest']} and {', '.join(equal)}"
+    if open_:
+        text += f". This run cannot tell {one['fastest']} from " + ", ".join(_open(row) for row in open_)
+    return text + "."
+
+
+def _times(row: dict) -> str:
+    return f"{factor(row['ratio'])} times as fast as {row['implementation']}"
+
+
+def _interval(row: dict) -> str:
+    return f"{factor(row['low'])} to {factor(row['high'])}"
+
+
+def _open(row: dict) -> str:
+    """Whatever it is that would tell: more blocks, or less noise."""
+    return f"{row['implementation']} (ratio {factor(row['ratio'])}, {_interval(row)}; {needs(row)})"
+
+
+def needs(row: dict) -> str:
+    """What it takes to tell two apart, of a row of ratios that cannot."""
+    more = row["more_blocks"]
+    if missing(more):
+        return "more blocks will not do: the difference is within the noise floor" if row["floor"] == row["floor"] else "no noise floor"
+    if more >= MOST_MORE:
+        return f"needs more than {MOST_MORE} more blocks"
+    return f"needs {more} more block{'' if more == 1 else 's'}"
+
+
+def _equal(content: Content, one: dict) -> str:
+    """The worst error, over all that the sentence is about, of each check that says it; of all checks where none of those applies."""
+    names = {one["fastest"], *(row["implementation"] for row in one["rows"])}
+    checks, rows = content.checks, content.equivalence
+    certified = rows[(rows["spec"] == one["spec"]) & rows["implementation"].isin(names) & (rows["state"] == "pass")]
+    double = certified[certified["dtype"] == "float64"]
+    checks = checks[checks["certificate"].isin(double["certificate"]) & (checks["state"] == "pass") & checks["error"].notna()]
+    parts = []
+    for number, what in EQUAL.items():
+        errors = checks.loc[checks["number"] == number, "error"].astype(float)
+        if len(errors):
+            parts.append(f"{what} to {errors.max():.1e}")
+    if parts:
+        return f" In float64 they have equal {', '.join(parts)}."
+    dtype = "float64" if len(double) else next(iter(certified["dtype"]), None)
+    worst = certified.loc[certified["dtype"] == dtype, "worst_error"].dropna().astype(float)
+    return f" In {dtype} they are equal in all checks to {worst.max():.1e}." if len(worst) else ""
 
 
 def _of_dtype(content: Content, dtype: str) -> str:
@@ -62,13 +135,6 @@ def _where(table: pd.DataFrame, error: str, gate: str) -> str:
     worst = ordered.iloc[-1]  # of equal errors, that with a gate
     allowed = f", gate {worst[gate]:.0e}" if worst[gate] else ""
     return f"{digits(worst[error])} (worst error {worst[error]:.1e}{allowed}: {worst['implementation']}, {worst['spec']})"
-
-
-def digits(error: float) -> str:
-    """Decimal digits that a relative error leaves right."""
-    if error == 0:
-        return "the last bit"
-    return f"{max(math.floor(-math.log10(error)), 0)} digits"
 
 
 def _left_out(rows: list[dict]) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.errors import UserError
+from harness.report import further
 from harness.verify.table import footnotes, matrix
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from specs import Spec
 
 SCHEMA = 1
 MEMORY = ("host_peak", "alloc_peak", "device_reserved_peak", "device_used_peak", "planned_peak")
@@ -22,6 +25,7 @@ STEP = ("step_s", "step_low_s", "step_high_s")
 RATE = ("samples_per_s", "samples_low", "samples_high")
 SPREAD = ("within_sd", "between_sd")
 BOUND = ("bound_s", "bound_by", "of_bound")
+WORK = ("flops", "moved_bytes", "flops_per_s", "flops_per_byte")
 MEASURED = (*STEP, *RATE, *START, *SPREAD, *MEMORY)
 LEFT_OUT = {"n-a": "not applicable", "not-installed": "not installed", "unsupported": "unsupported here"}
 
@@ -43,10 +47,36 @@ class Content:
     long: pd.DataFrame  # one row a measured value
     ratios: pd.DataFrame  # one row for each two implementations of a spec and operation, with the verdict
     card: dict | None = None  # machine.json, what the machine can do at most
+    specs: dict[str, Spec] = field(default_factory=dict)  # by hash, as far as the journal has them in full
+    noise: pd.DataFrame = field(default_factory=further.nothing)  # one row a group of cells: an implementation's twin over itself
+    rules: pd.DataFrame = field(default_factory=further.nothing)  # one row a cell and rule
+    sweeps: pd.DataFrame = field(default_factory=further.nothing)  # one row a cell of a sweep over batch or width
+    notes: list[str] = field(default_factory=list)  # what lies in the folder and is not shown, and why
+    curves: pd.DataFrame = field(default_factory=further.nothing)  # one row a point
+    slopes: pd.DataFrame = field(default_factory=further.nothing)  # one row a curve
+    quality: pd.DataFrame = field(default_factory=further.nothing)  # one row a training to a target, a seed each
 
     @property
     def dtypes(self) -> list[str]:
         return list(dict.fromkeys(self.equivalence["dtype"]))
+
+    @property
+    def note(self) -> str | None:
+        """Why nothing is ranked here, or None."""
+        return self.runs[-1].get("note") if self.runs else None
+
+    @property
+    def shown(self) -> pd.DataFrame:
+        """The cells but for those that only a sweep is made of: of several batch sizes the spec's own, else the smallest."""
+        if self.cells.empty:
+            return self.cells
+        own = []
+        for _, part in self.cells.groupby(["spec", "spec_hash", "operation", "device", "dtype", "precision"], sort=False):
+            sizes = sorted(set(part["batch_size"]))
+            spec = self.specs.get(part["spec_hash"].iloc[0])
+            size = spec.training.batch_size if spec and spec.training.batch_size in sizes else sizes[0]
+            own += list(part.index[part["batch_size"] == size])
+        return self.cells.loc[sorted(own)]
 
     def matrix(self, dtype: str) -> tuple[list[str], list[list[str]]]:
         return matrix(self.verify["rows"], dtype)
@@ -72,10 +102,24 @@ def load(folder: Path) -> Content:
     checks = pd.DataFrame(
         [_check(one, check) for one in verify["certificates"] for check in one["checks"]], columns=["certificate", *OF_CERTIFICATE, *CHECK]
     )
-    runs, cells, values, ratios = _bench(folder / "journal.jsonl")
+    journal = folder / "journal.jsonl"
+    runs, cells, values, ratios = _bench(journal)
     cells, values, ratios = only_certified(verify, cells, values, ratios)
-    card = machines_card(folder, runs)
-    return Content(verify, runs, equivalence, checks, bounded(cells, runs, card), values, ratios, card)
+    card, known = machines_card(folder, runs), specs_of(runs)
+    content = Content(verify, runs, equivalence, checks, bounded(cells, known, card), values, ratios, card, known)
+    if not cells.empty:
+        content.noise = further.noise(journal, cells)
+        content.rules = further.rules(journal, cells)
+        content.sweeps, content.notes = further.sweeps(folder, cells, runs[-1]["machine"], certified)
+        content.curves, content.slopes = further.curves(content.sweeps)
+        content.quality = further.quality(folder, cells, Judge(verify))
+    return content
+
+
+def specs_of(runs: list[dict]) -> dict[str, Spec]:
+    from specs import Spec
+
+    return {hash: Spec.model_validate(full) for run in runs for hash, full in run.get("specs", {}).items()}
 
 
 def machines_card(folder: Path, runs: list[dict]) -> dict | None:
@@ -86,25 +130,31 @@ def machines_card(folder: Path, runs: list[dict]) -> dict | None:
     return found if found and runs and found["machine"] == runs[-1]["machine"] else None
 
 
-def bounded(cells: pd.DataFrame, runs: list[dict], card: dict | None) -> pd.DataFrame:
-    """With `bound_s`, which no step on the machine can be faster than, `bound_by`, and `of_bound`, the share of it that was reached."""
-    from harness.hardware.bound import bound
-    from specs import Spec
+def bounded(cells: pd.DataFrame, known: dict[str, Spec], card: dict | None) -> pd.DataFrame:
+    """With the work of a step counted from its spec, and the rate that was reached; and where there is a card with `bound_s`, which no step
+    on the machine can be faster than, `bound_by`, and `of_bound`, the share of it that was reached."""
+    from harness.hardware.bound import bound, flops, moved
 
     if cells.empty:
         return cells
-    known = {hash: Spec.model_validate(full) for hash, full in runs[-1].get("specs", {}).items()} if card else {}
-
-    def of(cell: Any) -> tuple[float, str | None]:
+    nan = float("nan")
+    rows: list[tuple[float, float, float, str | None]] = []
+    for _, cell in cells.iterrows():
         spec = known.get(cell["spec_hash"])
-        found = (
-            bound(card, spec, cell["operation"], cell["batch_size"], cell["dtype"]) if spec and card["device"] == cell["device"] else None
-        )
-        return (found.seconds, found.by) if found else (float("nan"), None)
-
-    bounds = [of(cell) for _, cell in cells.iterrows()]
-    cells = cells.assign(bound_s=[seconds for seconds, _ in bounds], bound_by=[by for _, by in bounds])
-    return cells.assign(of_bound=cells["bound_s"] / cells["step_s"])
+        if spec is None:
+            rows.append((nan, nan, nan, None))
+            continue
+        size = cell["operation"], cell["batch_size"]
+        found = bound(card, spec, *size, cell["dtype"]) if card and card["device"] == cell["device"] else None
+        of_bound = (found.seconds, found.by) if found else (nan, None)
+        rows.append((flops(spec, *size), moved(spec, *size, cell["dtype"]), *of_bound))
+    work, bytes_moved, least, by = zip(*rows, strict=True)
+    cells = cells.assign(flops=work, moved_bytes=bytes_moved, bound_s=least, bound_by=by)
+    return cells.assign(
+        of_bound=cells["bound_s"] / cells["step_s"],
+        flops_per_s=cells["flops"] / cells["step_s"],
+        flops_per_byte=cells["flops"] / cells["moved_bytes"],
+    )
 
 
 def read_verify(path: Path) -> dict:
@@ -195,6 +245,14 @@ def only_certified(
     return cells, values[kept(values, "implementation")], ratios[kept(ratios, "implementation")]
 
 
+def certified(verify: dict, cells: pd.DataFrame) -> pd.DataFrame:
+    """`only_certified`, of cells alone."""
+    from harness.bench.ratios import COLUMNS, GROUP
+    from harness.report.further import nothing
+
+    return only_certified(verify, cells, nothing().reindex(columns=[*GROUP, "implementation"]), nothing().reindex(columns=list(COLUMNS)))[0]
+
+
 class Judge:
     """Says of a cell with which state and reason it may be shown; only "ok" may have numbers."""
 
@@ -204,6 +262,15 @@ class Judge:
         good = [one for one in verify["certificates"] if one["passed"] and one["id"] in passes]
         self.passed = {(*_pair(one), one["spec_hash"]) for one in good}
         self.code = {(*_pair(one), one["spec_hash"], json.dumps([one["code_hash"], one["versions"]], sort_keys=True)) for one in good}
+
+    def vouches(self, row: Any) -> bool:
+        """Whether this very pair has passed, in every dtype that it was verified in; whatever the code was that ran."""
+        return _pair(row) not in self.failed and (*_pair(row), row["spec_hash"]) in self.passed
+
+    def knows(self, row: dict) -> bool:
+        """Whether a row of a journal was measured with code that this pair was verified with."""
+        cell, code = row["cell"], json.dumps([row["code_hash"], row["versions"]], sort_keys=True)
+        return (*_pair(cell), cell["spec_hash"], code) in self.code
 
     def __call__(self, cell: Any) -> tuple[str, str | None]:
         reason = cell["reason"] if isinstance(cell["reason"], str) else None

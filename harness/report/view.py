@@ -1,0 +1,182 @@
+"""What both pages show, Markdown and HTML, from the tables: the values that their templates are filled with."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from harness.report import derived
+from harness.report.answer import answer, needs
+from harness.report.content import Content
+from harness.report.formats import missing, words
+from harness.report.further import SIGNS
+
+# what each column of memory is; in bytes, in a process of its own
+DEFINITIONS = {
+    "host_peak": "the most that was resident (VmHWM, reset before) over the level after import: build, first call and a few steps",
+    "alloc_peak": "the most that the framework's own allocator had handed out at once",
+    "device_reserved_peak": "the most that the framework had reserved of the device, in use or not",
+    "device_used_peak": "the most that the device's driver counted as used, by whatever (NVML)",
+    "planned_peak": "what the compiler has planned to use: arguments, results and temporaries",
+}
+SHORT = {"host_peak": "host", "alloc_peak": "allocator", "device_reserved_peak": "device reserved",
+         "device_used_peak": "device used", "planned_peak": "planned"}  # fmt: skip
+
+
+def view(content: Content) -> dict[str, Any]:
+    cells = content.cells.to_dict("records")
+    measured = content.runs[-1] if content.runs else content.verify
+    main = derived.main_cells(content).to_dict("records")
+    return {
+        "content": content,
+        "verify": content.verify,
+        "machine": measured["machine"],
+        "versions": measured["versions"],
+        "elsewhere": differences(content.verify["machine"], measured["machine"]),
+        "answer": answer(content),
+        "cells": cells,
+        "main": main,
+        "matrices": derived.matrices(content) if cells else [],
+        "reasons": cell_reasons(cells),
+        "runs": content.runs,
+        "failures": [message for row in content.verify["rows"] for message in row.get("failures", [])],
+        "memory_names": SHORT,
+        "definitions": DEFINITIONS,
+        "missing_memory": memory_reasons(cells),
+        "planned": derived.planned(content).to_dict("records"),
+        "rankings": derived.rankings(content),
+        "noise": content.noise.to_dict("records"),
+        "break_even": first_behind(derived.break_even(content).to_dict("records")),
+        "roofline": [cell for cell in content.shown.to_dict("records") if not missing(cell.get("flops_per_s"))] if content.card else [],
+        "curves": content.curves.to_dict("records"),
+        "sweep_reasons": cell_reasons(content.sweeps.to_dict("records")) if len(content.curves) else [],
+        "slopes": content.slopes.to_dict("records"),
+        "quality": derived.seeds(content),
+        "strips": strips(content),
+        "rule_titles": {int(row.rule): row.title for row in content.rules.itertuples()},
+        "signs": SIGNS,
+        "left_out": left_out(content),
+        "needs": needs,
+        "paid_off": paid_off,
+    }
+
+
+def first_behind(rows: list[dict]) -> list[dict]:
+    """Of each implementation the row against the one that starts first."""
+    latest: dict[tuple, dict] = {}
+    for row in rows:
+        key = row["spec"], row["spec_hash"], row["operation"], row["implementation"]
+        if key not in latest or row["later_s"] > latest[key]["later_s"]:
+            latest[key] = row
+    return list(latest.values())
+
+
+def paid_off(row: dict) -> str:
+    """After how many steps, never, or that it cannot be told: what the interval of the ratio allows."""
+    from harness.report.formats import count
+
+    if row["verdict"] == "slower" or row["steps"] == row["steps_low"] == float("inf"):
+        return "never"
+    ends = "" if missing(row["steps_low"]) else f"{count(row['steps_low'])} to {_or_never(row['steps_high'])}"
+    if row["verdict"] == "faster":
+        return f"{count(row['steps'])}{f' ({ends})' if ends else ''}"
+    return f"cannot tell{f' ({ends})' if ends else ''}"
+
+
+def _or_never(steps: float) -> str:
+    from harness.report.formats import count
+
+    return "never" if steps == float("inf") else count(steps)
+
+
+def cell_key(cell: dict) -> tuple:
+    from harness.bench.cells import CELL_FIELDS
+
+    return tuple(cell[name] for name in CELL_FIELDS)
+
+
+def strips(content: Content) -> dict[tuple, list[dict]]:
+    """{key of a cell: its rules in their order}."""
+    found: dict[tuple, list[dict]] = {}
+    for row in content.rules.to_dict("records"):
+        found.setdefault(cell_key(row), []).append(row)
+    return {key: sorted(rows, key=lambda row: row["rule"]) for key, rows in found.items()}
+
+
+def vouched(content: Content) -> dict[tuple, str]:
+    """{key of a cell: its certificate, and how many rules of its card passed and did not}, for a figure."""
+    found, cards = {}, strips(content)
+    for cell in content.cells[content.cells["state"] == "ok"].to_dict("records"):
+        states = [rule["state"] for rule in cards.get(cell_key(cell), [])]
+        signs = [f"{SIGNS[state]}{states.count(state)}" for state in ("PASS", "WARN", "FAIL") if state in states]
+        found[cell_key(cell)] = " ".join([cell["certificate"][:8], *signs])
+    return found
+
+
+def left_out(content: Content) -> list[str]:
+    """What this report could show and does not, and the command that makes it."""
+    if content.cells.empty:
+        return []
+    lines = list(content.notes)
+    if content.card is None:
+        lines.append("Roofline, and how much was reached of what the machine can do: `isoform machine --out THIS_FOLDER`")
+    if content.note:
+        lines.append("Who is faster, and after how many steps a slow start has paid off: `isoform bench --level report`")
+    if content.noise.empty:
+        lines.append("Noise floor: `isoform bench`, two blocks or more")
+    if content.rules.empty:
+        lines.append("Rule card: `isoform bench`, of this version")
+    swept = set(content.curves["sweep"]) if len(content.curves) else set()
+    lines += [f"Seconds a step over the {of}: `isoform sweep {of} --out THIS_FOLDER`" for of in ("batch", "width") if of not in swept]
+    if content.quality.empty:
+        lines.append("Time to quality: `isoform quality --out THIS_FOLDER`")
+    return lines
+
+
+def differences(verified: dict, timed: dict) -> str:
+    """In what the machine that was verified on differs from the one that was timed, as "cores 2 and 64"; empty where in nothing."""
+    names = [name for name in timed if verified.get(name) != timed[name] and name != "name"]
+    return "; ".join(f"{name} {words(verified.get(name))} and {words(timed[name])}" for name in names)
+
+
+def cell_reasons(cells: list[dict]) -> list[str]:
+    """Each reason once, with the cells that it holds for."""
+    found: dict[tuple, dict[str, list[str]]] = {}
+    for cell in cells:
+        if not missing(cell["reason"]):
+            specs = found.setdefault((cell["implementation"], cell["state"], cell["reason"]), {})
+            specs.setdefault(cell["spec"], []).append(cell["operation"])
+    return [
+        f"{name}, {'; '.join(f'{spec} ' + ', '.join(dict.fromkeys(done)) for spec, done in specs.items())}: "
+        f"{'' if state == 'ok' else f'{state}: '}{reason}"
+        for (name, state, reason), specs in found.items()
+    ]
+
+
+def memory_reasons(cells: list[dict]) -> dict[str, list[str]]:
+    """{column: reasons for its N/A, each once, with the implementations that it holds for}."""
+    found: dict[str, dict[str, dict[str, None]]] = {}
+    for cell in cells:
+        if cell["state"] == "ok" and cell["operation"] in derived.MAIN:
+            for column, reason in cell["memory_reasons"].items():
+                found.setdefault(column, {}).setdefault(reason, {})[cell["implementation"]] = None
+    return {column: [f"{reason} ({', '.join(names)})" for reason, names in reasons.items()] for column, reasons in found.items()}
+
+
+def command(content: Content, cell: dict) -> str:
+    """What measures this very cell again."""
+    run = content.runs[-1]
+    parts = ["isoform", "bench", "--spec", given(run["command"], cell["spec"]), "--impl", cell["implementation"]]
+    parts += ["--operation", cell["operation"], "--dtype", cell["dtype"], "--device", cell["device"]]
+    if cell["operation"] != "fit":  # that takes the whole training set
+        parts += ["--batch", str(cell["batch_size"])]
+    return shlex.join([*parts, "--level", run["level"]])
+
+
+def given(command_line: str, spec: str) -> str:
+    """By what the run's own command called a spec: a shipped one by its name, another by its file."""
+    import specs
+
+    files = [part.removeprefix("--spec=") for part in shlex.split(command_line) if part.endswith(".toml")]
+    return next((file for file in files if Path(file).stem == spec), spec if spec in specs.names() else f"{spec}.toml")
