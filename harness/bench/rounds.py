@@ -40,6 +40,8 @@ def timed(model: Model, rounds: int) -> list[float]:
             seconds.append(perf_counter() - start)
     finally:
         gc.enable()
+    if min(seconds) < 0:
+        raise RuntimeError(f"the clock has gone back by {-min(seconds):.2g} s within a round: no time of this machine can be trusted")
     return seconds
 
 

@@ -1,0 +1,142 @@
+"""When the blocks end, and what is said of it; what else went on, and that it is told and measured again."""
+
+import time
+
+import pytest
+
+import impls
+import specs
+from harness.bench import journal, quiet, rules, schedule, stopping
+from harness.bench.cells import Cell
+from harness.bench.quiet import Counters, between, disturbed
+from harness.bench.stopping import Level, Stop, Stopping
+from harness.processes import cpus
+
+TRAIN = Cell("vae", "0", "numpy", "train", "cpu", "float32", "highest", 10)
+OTHER = Cell("vae", "0", "torch", "train", "cpu", "float32", "highest", 10)
+DECODE = Cell("vae", "0", "numpy", "decode", "cpu", "float32", "highest", 10)
+CALM = {"window_s": 1.0, "foreign": 0.0, "stolen": 0.0, "swapped": 0, "throttled": None, "foreign_gpu": None}
+BUSY = CALM | {"foreign": 0.4}
+
+
+def run(rule, step, quiet=lambda cell, block: CALM, cells=(TRAIN, OTHER, DECODE), most=99):
+    """[cells of each block], and why it stopped. `step(cell, block)`: seconds a step."""
+    stops, blocks = Stopping(rule), []
+    for block in range(most):
+        due = stops.due(block, list(cells))
+        if not due:
+            return blocks, stops.why
+        blocks.append(due)
+        for cell in due:
+            stops.note(cell, block, {"rounds_s": [4 * step(cell, block)] * 3, "steps_per_round": 4, "quiet": quiet(cell, block)})
+    raise AssertionError("it never stops")
+
+
+def jumpy(cell, block):
+    """Of numpy's training far from run to run; of all else within 1 %."""
+    return (1 + 0.5 * (block % 2)) if cell == TRAIN else 1 + 0.01 * (block % 2)
+
+
+def test_without_a_target_there_are_as_many_blocks_as_the_level_asks():
+    blocks, why = run(Stop(3, 3, None, None), jumpy)
+    assert [len(block) for block in blocks] == [3, 3, 3] and why == "blocks: 3 blocks, as the level asks"
+
+
+def test_what_is_too_wide_gets_more_blocks_and_all_that_is_compared_with_it_too():
+    blocks, why = run(Stop(4, 7, 0.05, None), jumpy)
+    assert len(blocks) == 7 and all(set(block) == {TRAIN, OTHER} for block in blocks[4:])
+    assert why.startswith("blocks: 7 blocks, the most") and "1 of 3 intervals are wider than 5 %" in why
+    steady, why = run(Stop(4, 7, 0.05, None), lambda cell, block: 1 + 0.01 * (block % 2))
+    assert len(steady) == 4 and why == "target: after 4 blocks every 95 % interval is within 5 % of its value"
+
+
+def test_a_disturbed_block_is_measured_once_more():
+    spoilt = lambda cell, block: BUSY if (cell, block) in {(OTHER, 1), (TRAIN, 2)} or block > 2 else CALM
+    blocks, why = run(Stop(3, 8, None, None), lambda cell, block: 1.0, spoilt)
+    assert [set(block) for block in blocks[3:]] == [{TRAIN, OTHER}] * 2  # once for each; what disturbs those is told, and no more
+    assert "5 blocks" in why
+    assert len(run(Stop(3, 4, None, None), lambda cell, block: 1.0, spoilt)[0]) == 4  # never more than the most
+
+
+def test_a_budget_ends_it_but_not_before_there_is_an_interval(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(stopping, "monotonic", lambda: now[0])
+
+    def step(cell, block):
+        now[0] += 10.0  # three cells a block: 30 s
+        return 1.0
+
+    blocks, why = run(Stop(10, 10, None, 100.0), step)
+    assert len(blocks) == 3 and why == "budget: after 3 blocks and 1.5 of 1.7 minutes another would not fit"
+    now[0] = 0.0
+    assert len(run(Stop(10, 10, None, 1.0), step)[0]) == 2
+
+
+def test_levels_say_when_to_stop():
+    assert Level(3, 1, 1).stop() == Stop(3, 3, None, None)
+    assert Level(3, 1, 1, more=2, target=0.1).stop() == Stop(3, 5, 0.1, None)
+    assert Level(3, 1, 1).stop(0.02, 60.0) == Stop(3, 9, 0.02, 60.0)
+    assert all(level.blocks >= 10 for name, level in schedule.LEVELS.items() if name == "report")
+
+
+# What else went on.
+
+
+def counters(at, own=0.0, busy=0.0, stolen=0.0, swapped=0, throttled=None):
+    return Counters(at, own, busy, stolen, swapped, throttled)
+
+
+def test_what_others_take_is_what_we_have_not_taken():
+    n = len(cpus())
+    found = between(counters(10.0, 1.0, 5.0, 0.0, 7), counters(12.0, 2.0, 5.0 + 1.0 + n * 0.5, n * 1.0, 9, 3))
+    assert found == {"window_s": 2.0, "foreign": 0.25, "stolen": 0.5, "swapped": 2, "throttled": None, "foreign_gpu": None}
+    why = disturbed(found)
+    assert len(why) == 3 and "other processes took 25 %" in why[0] and "the host took 50 %" in why[1] and "2 pages" in why[2]
+    assert disturbed(None) == disturbed(CALM) == disturbed(CALM | {"foreign": 0.09}) == []
+    few = between(counters(0.0), counters(0.1, 0.0, 4 * quiet.TICK_S))
+    assert few["foreign"] == 0.0  # fewer ticks than mean anything
+    assert disturbed(CALM | {"throttled": 2, "foreign_gpu": 1})[1] == "1 other processes were on the GPU"
+    assert between(counters(5.0, 3.0, 9.0, 1.0, 9), counters(6.0, 3.0, 2.0, 0.0, 1))["foreign"] == 0.0  # a counter that goes back
+
+
+def test_a_system_that_tells_nothing_is_not_called_quiet(monkeypatch, tmp_path):
+    monkeypatch.setattr(quiet, "STAT", tmp_path / "absent")
+    monkeypatch.setattr(quiet, "VMSTAT", tmp_path / "absent")
+    monkeypatch.setattr(quiet, "THROTTLE", str(tmp_path))
+    found = between(quiet.counters(), quiet.counters())
+    assert found["foreign"] is found["stolen"] is found["swapped"] is found["throttled"] is None and disturbed(found) == []
+
+
+HEAVY = "while True: pass"
+
+
+def test_a_heavy_process_beside_is_seen_told_and_its_block_measured_again(monkeypatch, tmp_path):
+    import subprocess
+    import sys
+
+    monkeypatch.setitem(schedule.LEVELS, "tiny", Level(blocks=2, rounds=20, cold_blocks=1, operations=("decode",), more=3))
+    spec = specs.load("vae").replace(data={"name": "random_bernoulli", "shape": [8, 8], "train": 256, "test": 64})
+    beside = [subprocess.Popen([sys.executable, "-c", HEAVY]) for _ in cpus()]
+    try:
+        path = schedule.bench([spec], [impls.load("numpy")], level="tiny", dtype="float32", device="cpu", folder=tmp_path, seed=1)
+    finally:
+        for one in beside:
+            one.kill()
+            one.wait()
+    timed = [row for row in journal.read(path).last_run if row["row"] == "finish"]
+    spoilt = {row["block"] for row in timed if disturbed(row["quiet"])}
+    assert spoilt >= {0, 1} and max(row["block"] for row in timed) == 3  # both once more, and all are kept
+    card = rules.card(path)
+    [nine] = card[card.rule == 9].to_dict("records")
+    assert nine["state"] == "WARN" and "other processes took" in nine["detail"] and "block 0" in nine["detail"]
+
+
+def test_a_clock_that_goes_back_is_no_measurement(monkeypatch):
+    from harness.bench import rounds
+
+    model = type("Idle", (), {"run": lambda self: None, "block": lambda self: None})()
+    times = iter([5.0, 4.0])
+    monkeypatch.setattr(rounds, "perf_counter", lambda: next(times))
+    with pytest.raises(RuntimeError, match="the clock has gone back"):
+        rounds.timed(model, 1)
+    assert time.get_clock_info("perf_counter").monotonic
