@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -233,16 +234,28 @@ def report(folder: Path) -> None:
 @main.command()
 @click.argument("base", type=click.Path(exists=True, path_type=Path))
 @click.argument("new", type=click.Path(exists=True, path_type=Path))
+@click.option("--no-rerun", is_flag=True, help="Do not measure again what looks slower; it stays unconfirmed.")
 @options("json")
-def compare(base: Path, new: Path, as_json: bool) -> None:
+def compare(base: Path, new: Path, no_rerun: bool, as_json: bool) -> None:
     """Is NEW slower than BASE? Two results folders, or their journals, of one machine.
 
-    Exit code 0: no; 1: yes, something is; 4: cannot tell; 3: nothing that can be compared.
+    What looks slower is measured once more, if this is the machine and the code of NEW: only what is slower both times is a regression.
+    Stored times prove little on a machine that others use too; `isoform gate BASE_REV` measures both now, side by side.
+
+    Exit code 0: no; 1: yes, something is, or fails in NEW; 4: cannot tell, or unconfirmed; 3: nothing that can be compared.
     """
     from harness import show
     from harness.bench import compare as comparing
+    from harness.bench.confirm import rerun
 
     rows = comparing.compare(base, new)
+    with tempfile.TemporaryDirectory(prefix="isoform-") as folder:
+
+        def measure(cells: list, journal: Path) -> dict:
+            with show.bench_progress() as on_event:
+                return rerun(cells, journal, Path(folder), on_event)
+
+        rows = comparing.confirmed(rows, base, new, None if no_rerun else measure)
     if as_json:
         click.echo(json.dumps(comparing.as_dicts(rows), indent=1))
     show.comparison(rows)

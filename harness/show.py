@@ -182,14 +182,19 @@ def comparison(rows: list) -> None:
     for name in ("ratio", "95 % interval", "noise floor"):
         table.add_column(name, justify="right")
     table.add_column("verdict")
-    styles = {"slower": BAD, "faster": GOOD, "equal within noise": GOOD}
+    styles = {"slower": BAD, "fails": BAD, "faster": GOOD, "equal within noise": GOOD, "not slower again": GOOD}
     for row in rows:
-        interval = f"{row.low:.3g} to {row.high:.3g}" if row.low == row.low else "one block"
+        cell, ratio, style = row.cell, row.ratio, styles.get(row.verdict, DULL)
+        interval = f"{ratio.low:.3g} to {ratio.high:.3g}" if ratio.low == ratio.low else "one block"
         floor = f"{100 * row.floor:.2g} %" if row.floor == row.floor else "unknown"
-        head = (row.spec, row.operation, row.implementation, row.dtype, str(row.batch_size))
-        style = styles.get(row.verdict, DULL)
-        table.add_row(*map(escape, head), f"{row.ratio:.3g}", interval, floor, f"[{style}]{row.text}[/]")
+        numbers = (f"{ratio.value:.3g}", interval, floor) if ratio.n else ("", "", "")
+        head = (cell.spec, cell.operation, cell.implementation, cell.dtype, str(cell.batch_size))
+        table.add_row(*map(escape, head), *numbers, f"[{style}]{row.text}[/]")
     console.print(table)
+    for row in rows:
+        if row.reason:
+            told = f"{row.cell.implementation}, {row.cell.spec} {row.cell.operation}: {row.text}: {row.reason}"
+            console.print(escape(told), style=styles.get(row.verdict, DULL), highlight=False, soft_wrap=True)
 
 
 def _style(text: str) -> str:

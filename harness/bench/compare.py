@@ -1,49 +1,57 @@
-"""Two runs held against each other: is the new one slower than the base?"""
+"""Two runs held against each other: is the new one slower than the base?
+
+Times that were stored prove little where a machine is shared: it was another hour. So what looks slower is measured once more before
+it counts (`confirm`), and a gate that must not cry wolf measures both side by side (`gate`).
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from harness.bench.cells import Cell
 from harness.bench.journal import read
 from harness.bench.ratios import GROUP, control, groups
-from harness.bench.statistics import noise_floor, unpaired, verdicts
+from harness.bench.schedule import NOT_RUN
+from harness.bench.statistics import Estimate, noise_floor, unpaired, verdicts
+from harness.bench.table import finished, mismatched, pair
 from harness.errors import CANNOT_TELL, FAILED, NOTHING_RAN, OK, UserError
 
 SAME = ("cpu", "cores", "memory_bytes", "architecture", "gpu")  # of the machine's card
 TIMES_FLOOR = 2  # a regression is larger than what the runs' own controls have shown, and so many times
+SLOWER, NOT_AGAIN, UNCONFIRMED, FAILS, NOT_COMPARED = "slower", "not slower again", "unconfirmed", "fails", "not compared"
+NOTHING = Estimate(math.nan, math.nan, math.nan, math.nan, 0, math.nan)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One cell that both runs have. `ratio`: seconds a step, new over base."""
+    """One cell of the base. `ratio`: seconds a step, new over base; `again`: the same of the rerun. NaN where there is none."""
 
-    spec: str
-    operation: str
-    implementation: str
-    dtype: str
-    batch_size: int
-    ratio: float
-    low: float
-    high: float
+    cell: Cell
+    ratio: Estimate
     floor: float
     verdict: str
     text: str
+    again: Estimate = NOTHING
+    reason: str | None = None
 
 
 def compare(base: Path, new: Path) -> list[Row]:
-    """Every cell that both have, judged together. Raises UserError where the two cannot be compared at all."""
+    """Every cell that both have, judged together, and those that fail in the new one. Raises UserError where the two cannot be compared."""
     one, two = journal_of(base), journal_of(new)
     same_machine(one, two)
-    old, fresh = groups(one), groups(two)
+    old, fresh, failed = groups(one), groups(two), failures(two)
     found = [
-        (group, name, unpaired(list(old[group][name, 0].values()), list(members[name, 0].values())), _floor(old[group], members))
+        (_cell(group, name), unpaired(list(old[group][name, 0].values()), list(members[name, 0].values())), _floor(old[group], members))
         for group, members in fresh.items()
         for name, replica in members
         if not replica and (name, 0) in old.get(group, {})
     ]
-    if not found:
+    had = [_cell(group, name) for group, members in old.items() for name, replica in members if not replica]
+    lost = [_lost(cell, *failed[cell]) for cell in had if cell in failed]
+    if not found and not lost:
         raise UserError(
             f"{base} and {new} have no cell in common\n"
             f"  expected: the same spec (by its hash), implementation, operation, device, dtype and batch size in both\n"
@@ -51,18 +59,50 @@ def compare(base: Path, new: Path) -> list[Row]:
             f"  new has:  {_named(fresh)}",
             NOTHING_RAN,
         )
-    judged = verdicts([ratio for *_, ratio, _ in found], [TIMES_FLOOR * floor for *_, floor in found])
-    rows = []
-    for (group, name, ratio, floor), verdict in zip(found, judged, strict=True):
-        of = dict(zip(GROUP, group, strict=True))
-        head = (of["spec"], of["operation"], name, of["dtype"], of["batch_size"])
-        rows.append(Row(*head, ratio.value, ratio.low, ratio.high, floor, verdict.word, str(verdict)))
-    return rows
+    judged = verdicts([ratio for _, ratio, _ in found], [TIMES_FLOOR * floor for *_, floor in found])
+    return [Row(*one, verdict.word, str(verdict)) for one, verdict in zip(found, judged, strict=True)] + lost
+
+
+def confirmed(rows: list[Row], base: Path, new: Path, rerun: Callable[[list[Cell], Path], dict[Cell, Path | str]] | None) -> list[Row]:
+    """The rows, with what looks slower measured once more: only what is slower both times is a regression.
+
+    `rerun(cells, new)` gives for each cell the journal in which it was measured again, or the reason why it was not.
+    """
+    suspects = [row for row in rows if row.verdict == SLOWER]
+    if not suspects:
+        return rows
+    asked = dict.fromkeys([row.cell for row in suspects], "no rerun was asked for (--no-rerun)")
+    again = rerun([row.cell for row in suspects], journal_of(new)) if rerun else asked
+    old, found, reasons = groups(journal_of(base)), {}, {}
+    for cell, place in again.items():
+        members = {} if isinstance(place, str) else groups(place).get(_group(cell), {})
+        if (cell.implementation, 0) in members:
+            before = old[_group(cell)]
+            values = [list(one[cell.implementation, 0].values()) for one in (before, members)]
+            found[cell] = unpaired(*values), _floor(before, members)
+        else:
+            reasons[cell] = place if isinstance(place, str) else "{}: {}".format(*failures(place).get(cell, ("interrupted", "no number")))
+    judged = verdicts([ratio for ratio, _ in found.values()], [TIMES_FLOOR * floor for _, floor in found.values()])
+    words = {cell: verdict.word for cell, verdict in zip(found, judged, strict=True)}
+    return [_settled(row, found, words, reasons) if row in suspects else row for row in rows]
+
+
+def _settled(row: Row, found: dict[Cell, tuple[Estimate, float]], words: dict[Cell, str], reasons: dict[Cell, str]) -> Row:
+    if row.cell in reasons:
+        return replace(row, verdict=UNCONFIRMED, text="slower, but unconfirmed", reason=reasons[row.cell])
+    again = found[row.cell][0]
+    word = SLOWER if words[row.cell] == SLOWER else NOT_AGAIN
+    told = f"slower, twice: {again.value:.3g} once more" if word == SLOWER else f"not slower again: {again.value:.3g} once more"
+    return replace(row, verdict=word, text=told, again=again)
 
 
 def exit_code(rows: list[Row]) -> int:
     words = {row.verdict for row in rows}
-    return FAILED if "slower" in words else CANNOT_TELL if "cannot tell" in words else OK
+    if words & {SLOWER, FAILS}:
+        return FAILED
+    if words <= {NOT_COMPARED}:
+        return NOTHING_RAN
+    return CANNOT_TELL if words & {"cannot tell", UNCONFIRMED} else OK
 
 
 def journal_of(path: Path) -> Path:
@@ -84,6 +124,32 @@ def same_machine(base: Path, new: Path) -> None:
         )
 
 
+def failures(journal: Path) -> dict[Cell, tuple[str, str]]:
+    """{cell: (state, reason)} of what was asked for and has no number."""
+    rows = finished(read(journal).last_run)
+    void = mismatched(rows)
+    measured = {_cell(group, name) for group, members in groups(journal).items() for name, replica in members if not replica}
+    found: dict[Cell, tuple[str, str]] = {}
+    for row in rows:
+        cell = Cell(**row["cell"])
+        if row["pass"] == "time" and not cell.replica and cell not in measured:
+            found[cell] = ("mismatch", void[pair(row["cell"])]) if pair(row["cell"]) in void else (row["state"], row["reason"])
+    return found
+
+
+def _lost(cell: Cell, state: str, reason: str) -> Row:
+    word = NOT_COMPARED if state in NOT_RUN else FAILS
+    return Row(cell, NOTHING, math.nan, word, word, reason=f"{state}: {reason}")
+
+
+def _cell(group: tuple, name: str) -> Cell:
+    return Cell(**dict(zip(GROUP, group, strict=True)), implementation=name)
+
+
+def _group(cell: Cell) -> tuple:
+    return tuple(getattr(cell, name) for name in GROUP)
+
+
 def _floor(base: dict, new: dict) -> float:
     floors = [noise_floor(control(members)) for members in (base, new)]
     known = [floor for floor in floors if not math.isnan(floor)]
@@ -97,4 +163,17 @@ def _named(found: dict) -> str:
 
 def as_dicts(rows: list[Row]) -> list[dict]:
     """For JSON: what is not known is None."""
-    return [{key: None if value != value else value for key, value in asdict(row).items()} for row in rows]
+    plain = lambda value: None if isinstance(value, float) and math.isnan(value) else value
+    flat = lambda one: {name: plain(value) for name, value in asdict(one).items()}
+    known = lambda row: {"ratio": row.ratio.value, "low": row.ratio.low, "high": row.ratio.high, "floor": row.floor}
+    return [
+        {
+            **row.cell.row(),
+            **{name: plain(value) for name, value in known(row).items()},
+            "verdict": row.verdict,
+            "text": row.text,
+            "reason": row.reason,
+            "again": flat(row.again) if row.again.n else None,
+        }
+        for row in rows
+    ]

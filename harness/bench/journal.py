@@ -62,7 +62,7 @@ class Content:
     def runs(self) -> list[list[dict]]:
         """The rows of each run, its "run" row first."""
         starts = [k for k, row in enumerate(self.rows) if row["row"] == "run"]
-        return [self.rows[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
+        return [self.rows[start:end] for start, end in zip(starts, [*starts[1:], None], strict=False)]  # of none, none
 
     @property
     def last_run(self) -> list[dict]:
