@@ -12,7 +12,8 @@ def implicit(model: Model) -> tuple[int | None, str | None]:
 
     The state of the model goes on by a round.
     """
-    guards = [guard for name, guard in GUARDS.items() if name in sys.modules and _applies(name, model)]
+    own = model.facts()["versions"]
+    guards = [guard for name, guard in GUARDS.items() if name in own and _applies(name, model)]
     if not guards:
         return None, "no framework here tells of transfers"
     try:

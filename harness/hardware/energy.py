@@ -20,7 +20,7 @@ def per_step(round_of: Callable[[], None], steps: int, device: str) -> dict:
     if read is None:
         return {"joules_per_step": None, "counter": None, "window_s": None, "reason": name}
     start, before, rounds = perf_counter(), read(), 0
-    while perf_counter() < start + WINDOW_S:
+    while not rounds or perf_counter() < start + WINDOW_S:
         round_of()
         rounds += 1
     joules, window = read() - before, perf_counter() - start
