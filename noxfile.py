@@ -65,6 +65,14 @@ for framework in ALONE:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """The report's page in a real Chromium (Debian: apt-get install chromium). `nox -s browser -- --screenshot results/<machine>/<date>`
+    also takes a picture of that folder's page."""
+    install(session, "test", "browser")
+    session.run("pytest", "-m", "browser", "tests/browser", *session.posargs, env={"ISOFORM_FRAMEWORKS": "numpy"})
+
+
+@nox.session
 def mutants(session: nox.Session) -> None:
     """Plant faults in every implementation; each must be caught. Long."""
     install(session, "all", "test")

@@ -1,5 +1,6 @@
 """A results folder made by hand, for the tests of the report: what verify and bench would have written."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+import specs
 from tests.journal_rows import Whole
 
 NAMES = ("numpy", "torch", "jax")
@@ -119,6 +121,42 @@ def write_journal(
             reasons = {column: "no device: runs on the CPU" for column in (*list(peaks)[1:], "planned_peak")}
             fields = {"pass": "memory", "cell": cell(name), "block": 0, "state": "ok", "reason": None, "reasons": reasons}
             journal.write("finish", **fields, **peaks, planned_peak=None)
+
+
+def ranked(folder: Path, blocks: int = 10, absent: tuple[str, ...] = ()) -> None:
+    """As at level report: ten blocks, so that there are verdicts; of a spec that is there in full."""
+    spec = specs.load("vae")
+    (folder / "journal.jsonl").unlink(missing_ok=True)
+    write_journal(folder, blocks=blocks, note=None, absent=absent)
+    for path in (folder / "verify.json", *folder.glob("*.jsonl")):
+        path.write_text(path.read_text().replace("5" * 64, spec.hash))
+    first, *rest = (folder / "journal.jsonl").read_text().splitlines()
+    head = json.dumps(json.loads(first) | {"specs": {spec.hash: spec.model_dump(mode="json")}})
+    (folder / "journal.jsonl").write_text("\n".join([head, *rest]) + "\n")
+
+
+def write_quality(folder: Path, **changes: object) -> None:
+    """Three seeds of torch, of which one has not reached the target; and one implementation that does not apply."""
+    reached = {"pass": "quality", "state": "ok", "reason": None, "certificate": "renewed-torch", **CODE, "target": -24.5, "loss": -24.6}
+    with Whole(folder / "quality.jsonl") as journal:
+        journal.write("run", machine=MACHINE)
+        fields = {"pass": "quality", "state": "n-a", "reason": "nothing to train"}
+        journal.write("finish", **fields, cell=cell("jax"), block=0)
+        for seed in range(3):
+            of_torch = cell("torch") | {"spec_hash": changes.get("spec_hash", HASH)}
+            done = {"steps": 900 + seed, "seconds": 71.5 + seed} if seed < 2 else {"steps": None, "seconds": None, "reason": "10,000 steps"}
+            other = {name: value for name, value in changes.items() if name != "spec_hash"}
+            journal.write("finish", **reached | {"seed": seed} | done | other, cell=of_torch, block=seed)
+
+
+def write_sweep(folder: Path, of: str, machine: dict = MACHINE) -> None:
+    """torch at five sizes: seconds a step are 1e-3 and 2e-5 times the size, in two blocks."""
+    with Whole(folder / f"sweep-{of}.jsonl") as journal:
+        journal.write("run", machine=machine)
+        for size, block in itertools.product((1, 8, 64, 512, 4096), range(2)):
+            changes = {"batch_size": size} if of == "batch" else {"spec": f"vae-width-{size}"}
+            measured = {"steps_per_round": 1, "rounds_s": [1e-3 + 2e-5 * size], "certificate": f"point-{size}", **CODE}
+            journal.write("finish", **{"pass": "time"}, cell=cell("torch") | changes, block=block, **measured)
 
 
 @pytest.fixture(name="folder")

@@ -6,12 +6,10 @@ import math
 import re
 from collections import Counter
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import specs
 from harness import report
 from harness.report import html_page, sources, theme
 from harness.report.answer import answer, headlines
@@ -19,9 +17,22 @@ from harness.report.content import load
 from harness.report.derived import break_even, overtakes, planned, seeds
 from harness.report.svg import inline
 from harness.report.view import command, given, paid_off
-from tests import results_folder
-from tests.journal_rows import Whole
-from tests.results_folder import CODE, MACHINE, NAMES, SECONDS, STEPS, absent, failed, plant, row, table, write_journal, write_verify
+from tests.results_folder import (
+    MACHINE,
+    NAMES,
+    SECONDS,
+    STEPS,
+    absent,
+    failed,
+    plant,
+    ranked,
+    row,
+    table,
+    write_journal,
+    write_quality,
+    write_sweep,
+    write_verify,
+)
 from tests.results_folder import folder_fixture as folder_fixture
 from tests.results_folder import small_figures_fixture as small_figures_fixture
 
@@ -58,18 +69,6 @@ class Page(HTMLParser):
 
     def having(self, tag: str, **attributes: str) -> list[dict]:
         return [found for name, found in self.elements if name == tag and attributes.items() <= found.items()]
-
-
-def ranked(folder: Path, blocks: int = 10) -> None:
-    """As at level report: ten blocks, so that there are verdicts; of a spec that is there in full."""
-    spec = specs.load("vae")
-    (folder / "journal.jsonl").unlink(missing_ok=True)
-    write_journal(folder, blocks=blocks, note=None)
-    for path in (folder / "verify.json", folder / "journal.jsonl"):
-        path.write_text(path.read_text().replace("5" * 64, spec.hash))
-    first, *rest = (folder / "journal.jsonl").read_text().splitlines()
-    head = json.dumps(json.loads(first) | {"specs": {spec.hash: spec.model_dump(mode="json")}})
-    (folder / "journal.jsonl").write_text("\n".join([head, *rest]) + "\n")
 
 
 @pytest.fixture(name="page")
@@ -109,7 +108,7 @@ def test_links_lead_somewhere(folder, page):
         assert (folder / target).exists(), target
     for name in NAMES:  # from bar and row to command, certificate and source
         cell = f"cell-vae-train-{name}-float32-cpu-128"
-        assert cell in inside and f"certificate-{name}-float64-certificate" in inside and f"source-impls-{name}-vae.py" in inside
+        assert cell in inside and f"certificate-{name}-float64-certificate" in inside and f"source-impls-{name}-vae-py" in inside
         bars = [
             attributes for tag, attributes in page.elements if tag == "a" and attributes["href"] == f"#{cell}" and "tabindex" in attributes
         ]
@@ -305,20 +304,6 @@ def test_rules_and_noise_of_what_is_not_certified_say_only_that(folder):
     assert not (folder / "tables" / "noise.csv").exists() and len(rules.loc["torch"]) > 5
 
 
-def write_quality(folder: Path, **changes: object) -> None:
-    """Three seeds of torch, of which one has not reached the target; and one implementation that does not apply."""
-    reached = {"pass": "quality", "state": "ok", "reason": None, "certificate": "renewed-torch", **CODE, "target": -24.5, "loss": -24.6}
-    with Whole(folder / "quality.jsonl") as journal:
-        journal.write("run", machine=MACHINE)
-        fields = {"pass": "quality", "state": "n-a", "reason": "nothing to train"}
-        journal.write("finish", **fields, cell=results_folder.cell("jax"), block=0)
-        for seed in range(3):
-            cell = results_folder.cell("torch") | {"spec_hash": changes.get("spec_hash", results_folder.HASH)}
-            done = {"steps": 900 + seed, "seconds": 71.5 + seed} if seed < 2 else {"steps": None, "seconds": None, "reason": "10,000 steps"}
-            other = {name: value for name, value in changes.items() if name != "spec_hash"}
-            journal.write("finish", **reached | {"seed": seed} | done | other, cell=cell, block=seed)
-
-
 @pytest.mark.parametrize("spoil", ["none", "fails", "absent", "hash", "code", "mismatch"])
 @pytest.mark.usefixtures("small_figures")
 def test_time_to_quality_needs_a_certificate_too(folder, spoil):
@@ -341,16 +326,6 @@ def test_time_to_quality_needs_a_certificate_too(folder, spoil):
         assert (torch["seconds"], torch["steps"]) == (72.0, 900.5) and torch["failed"] == [("not reached", "10,000 steps")]
     else:
         assert math.isnan(torch["seconds"]) and torch["certificate"] is None
-
-
-def write_sweep(folder: Path, of: str, machine: dict = MACHINE) -> None:
-    """torch at five sizes: seconds a step are 1e-3 and 2e-5 times the size, in two blocks."""
-    with Whole(folder / f"sweep-{of}.jsonl") as journal:
-        journal.write("run", machine=machine)
-        for size, block in itertools.product((1, 8, 64, 512, 4096), range(2)):
-            changes = {"batch_size": size} if of == "batch" else {"spec": f"vae-width-{size}"}
-            measured = {"steps_per_round": 1, "rounds_s": [1e-3 + 2e-5 * size], "certificate": f"point-{size}", **CODE}
-            journal.write("finish", **{"pass": "time"}, cell=results_folder.cell("torch") | changes, block=block, **measured)
 
 
 def widths(*wrong: int) -> list[dict]:

@@ -123,7 +123,7 @@ FILTERS = {
 
 def slug(*parts: object) -> str:
     """A name that may stand in an address."""
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", " ".join(map(str, parts))).strip("-")
+    return re.sub(r"[^A-Za-z0-9_]+", "-", " ".join(map(str, parts))).strip("-")
 
 
 def anchor(cell: dict) -> str:

@@ -75,7 +75,7 @@
       if (node.tagName === "DETAILS") { node.open = true; node.hidden = false; }
     }
     target.scrollIntoView();
-    if (target.hasAttribute("tabindex")) { target.focus({ preventScroll: true }); }
+    if (target.hasAttribute("tabindex") && !target.contains(document.activeElement)) { target.focus({ preventScroll: true }); }
   };
   addEventListener("hashchange", open);
   document.addEventListener("click", function (event) {  // the same link once more
