@@ -40,15 +40,17 @@ def _headline(one: dict) -> str:
     verb = DOES[one["operation"]]
     if told:
         first, *rest = told
-        text = f"**{one['fastest']} {verb} {one['spec']} {_times(first)} here, 95 % interval {_interval(first)}** (paired by block)"
-        text += "".join(f"{', and' if k == 0 else ','} {_times(row)} ({_interval(row)})" for k, row in enumerate(rest))
+        text = f"**{one['fastest']} {verb} {one['spec']} {_times(first)} here, 95 % interval {_interval(first)} (paired by block).**"
+        text += f" It is {', '.join(f'{_times(row)} ({_interval(row)})' for row in rest)}." if rest else ""
+    elif open_:
+        text = f"**Which implementation {verb} {one['spec']} the fastest cannot be told here.**"
     else:
-        text = f"**No implementation {verb} {one['spec']} faster than {one['fastest']} here**"
+        text = f"**All implementations are equally fast here in what {verb} {one['spec']}.**"
     if equal:
-        text += f". Equal within noise: {one['fastest']} and {', '.join(equal)}"
+        text += f" Equal within noise: {one['fastest']} and {', '.join(equal)}."
     if open_:
-        text += f". This run cannot tell {one['fastest']} from " + ", ".join(_open(row) for row in open_)
-    return text + "."
+        text += f" This run cannot tell {one['fastest']} from {', '.join(_open(row) for row in open_)}."
+    return text
 
 
 def _times(row: dict) -> str:

@@ -81,7 +81,7 @@ def rate(value: float) -> str:
 
 
 def error(value: float) -> str:
-    return "N/A" if missing(value) else f"{value:.1e}"
+    return "N/A" if missing(value) else f"{value:.1e}" if value else "0"
 
 
 def digits(value: float) -> str:

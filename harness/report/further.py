@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 NOISE = ("implementation", "ratio", "low", "high", "floor", "blocks")
 RULE = ("rule", "title", "state", "detail")
 SIGNS = {"PASS": "●", "WARN": "▲", "FAIL": "✕", "N-A": "–"}
+LEFT_OUT = ("n-a", "not-installed", "unsupported")
 REFUSED = ("mismatch", "no-certificate")
 CERTIFICATE_RULE = 1  # all that is said of a cell without a certificate is that it has none
 
@@ -22,9 +23,9 @@ def nothing() -> pd.DataFrame:
     return pd.DataFrame()
 
 
-def good(cells: pd.DataFrame, columns: tuple[str, ...]) -> set[tuple]:
-    """The values of these columns in cells that are certified and measured."""
-    return set(cells.loc[cells["state"] == "ok", list(columns)].itertuples(index=False, name=None))
+def good(cells: pd.DataFrame, columns: tuple[str, ...], states: tuple[str, ...] = ("ok",)) -> set[tuple]:
+    """The values of these columns in cells that are certified and measured, or in one of the states."""
+    return set(cells.loc[cells["state"].isin(states), list(columns)].itertuples(index=False, name=None))
 
 
 def among(table: pd.DataFrame, columns: tuple[str, ...], wanted: set[tuple]) -> pd.Series:
@@ -59,7 +60,9 @@ def rules(journal: Path, cells: pd.DataFrame) -> pd.DataFrame:
     table = table[among(table, CELL_FIELDS, set(cells[list(CELL_FIELDS)].itertuples(index=False, name=None)))]
     certified = among(table, CELL_FIELDS, good(cells, CELL_FIELDS))
     bare = ~certified & (table["rule"] == CERTIFICATE_RULE)
+    apart = bare & among(table, CELL_FIELDS, good(cells, CELL_FIELDS, LEFT_OUT))
     table.loc[bare, ["state", "detail"]] = ["FAIL", "no certificate, so no number"]
+    table.loc[apart, ["state", "detail"]] = ["N-A", "not measured"]
     return table[certified | bare].reset_index(drop=True)
 
 

@@ -65,10 +65,16 @@ def html(content: Content, figures: Path) -> str:
     values["contents"] = [(name, title) for name, (title, needed) in SECTIONS.items() if needed is None or values[needed]]
     for without in range(len(MAY_GO) + 1):
         values["in_files"] = [name for name in MAY_GO[:without] if name in values["figures"]]
-        text = re.sub(r"\n\s*\n+", "\n", environment.get_template("page.html.j2").render(values))
+        text = narrow(environment.get_template("page.html.j2").render(values))
         if len(text.encode()) <= LIMIT:
             break
     return text
+
+
+def narrow(text: str) -> str:
+    """Without empty lines, but for those of what stands as it is."""
+    parts = re.split(r"(<pre.*?</pre>)", text, flags=re.DOTALL)
+    return "".join(part if part.startswith("<pre") else re.sub(r"\n\s*\n+", "\n", part) for part in parts)
 
 
 def safe(text: str) -> Any:
