@@ -47,6 +47,29 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def gate(session: nox.Session) -> None:
+    """Is the working tree slower than a revision, or wrong? Both measured now: `nox -s gate -- BASE_REV`; options: `isoform gate -h`."""
+    if not session.posargs:
+        session.error("which revision is the base? nox -s gate -- BASE_REV, for instance: nox -s gate -- origin/main")
+    install(session, "all")
+    session.run("isoform", "gate", "--out", "results/gate", *session.posargs)
+
+
+@nox.session(name="gate-selftest")
+def gate_selftest(session: nox.Session) -> None:
+    """The gate on an unchanged tree, 20 times, and with 10 % more work planted in a step, 5 times. Half an hour of a quiet machine."""
+    install(session)
+    session.run("python", "-m", "tests.selftest", "gate", *(session.posargs or ["--out", "results/selftest"]))
+
+
+@nox.session
+def planted(session: nox.Session) -> None:
+    """5 % more work planted in a step must be found with as many blocks as a report has, and nothing where nothing is planted."""
+    install(session)
+    session.run("python", "-m", "tests.selftest", "planted", *(session.posargs or ["--out", "results/selftest"]))
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """The tests, with every framework installed: one that is missing is a failure, not a skip."""
     install(session, "all", "test", "equinox")
