@@ -54,6 +54,18 @@ def test_its_own_tools_go_on_from_there(tmp_path):
     assert listed.returncode == 0 and all(f"-{name}-" in listed.stdout for name in SECONDS)
 
 
+def test_histograms_show_every_cell(tmp_path):
+    write_journal(tmp_path)
+    store = tmp_path / "store"
+    done = replay(tmp_path, STORE.format(store), "--benchmark-save=base", f"--benchmark-histogram={tmp_path / 'now'}")
+    assert done.returncode == OK, done.stdout + done.stderr
+    later = [sys.executable, "-m", "pytest_benchmark", "--storage", f"file://{store}", "compare", "0001", f"--histogram={tmp_path / 'later'}"]
+    assert subprocess.run(later, capture_output=True, text=True, cwd=tmp_path).returncode == 0
+    for name in ("now", "later"):
+        (picture,) = tmp_path.glob(f"{name}*.svg")
+        assert all(f"vae-train-{name}-cpu" in picture.read_text() for name in SECONDS)
+
+
 def test_a_regression_is_seen_by_its_own_gate(tmp_path, monkeypatch):
     write_journal(tmp_path)
     store = STORE.format(tmp_path / "store")
