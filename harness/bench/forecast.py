@@ -58,8 +58,9 @@ def forecast(
     entries = planning.cells(specs, implementations, wanted, dtype=dtype, device=device, batch_sizes=batch_sizes)
     pending = [entry.cell for entry in entries if entry.state == "pending"]
     pace, stop = learn(RESULTS), LEVELS[level].stop()
-    stations = len({(cell.spec, cell.implementation) for cell in pending}) + len({cell.spec for cell in pending})  # and a twin each
-    each_block = len(pending) * (1 + len({cell.spec for cell in pending}) / max(stations, 1))
+    alive = {spec.name: {cell.implementation for cell in pending if cell.spec == spec.name} for spec in specs}
+    stations = sum(len(names) + 1 for names in alive.values() if names)  # and a twin each
+    each_block = sum(1 + 1 / len(alive[cell.spec]) for cell in pending)
     remembered = sum(cell.operation in REMEMBERED for cell in pending)
 
     def seconds(blocks: int) -> float:

@@ -72,7 +72,7 @@ def slopes(curves: pd.DataFrame) -> pd.DataFrame:
 
     rows = []
     for head, curve in curves.groupby(list(CURVES[:6]), sort=False):
-        large = curve[curve["size"] >= curve["size"].median()]
+        large = curve.nlargest(max(math.ceil(len(curve) / 2), 2), "size")
         rows.append((*head, *_line(large["size"].to_numpy(float), large["step_s"].to_numpy(float)), int(large["size"].min())))
     return pd.DataFrame(rows, columns=list(SLOPES))
 
