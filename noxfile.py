@@ -103,6 +103,13 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session
+def speed(session: nox.Session) -> None:
+    """Each implementation against bare code in its own framework: `nox -s speed -- --impl torch`. Takes the machine for half an hour."""
+    install(session, "all", "test")
+    session.run("python", "-m", "tests.speed", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Rules, format and types."""
     install(session)  # the core's own types count too

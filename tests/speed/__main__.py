@@ -1,0 +1,113 @@
+"""`python -m tests.speed`: does each implementation reach what it must? See `criteria.py`; prints a table, and `--out` writes JSON."""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import impls
+from harness import machine
+from harness.bench.statistics import Estimate, estimate, paired
+from harness.files import write_text
+from tests.speed import measure, parent, profiles
+from tests.speed.criteria import CRITERIA, FLOORS, Criterion, judge
+
+COMMANDS = {"isoform list": ["list"], "isoform --help": ["--help"]}
+REPEATS = 5  # of a command in a block
+
+
+def main() -> int:
+    asked = arguments()
+    chosen = [one for one in CRITERIA if one.concerns(tuple(asked.impl)) and asked.only in f"{one.spec} {one.name} {one.kind}"]
+    if not chosen:
+        print("nothing to measure: no criterion is about that", file=sys.stderr)
+        return 2
+    note = Console(stderr=True).print
+    rows = list(measured(chosen, asked.blocks, note))
+    found = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python -m tests.speed", *sys.argv[1:]]),
+        "machine": machine.card(),
+        "blocks": asked.blocks,
+        "rounds": measure.ROUNDS,
+        "criteria": rows,
+        "profiles": profiled(rows, note) if asked.profile else {},
+    }
+    Console().print(table(rows))
+    if asked.out:
+        write_text(asked.out, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    words = {row["verdict"] for row in rows}
+    return 1 if "missed" in words else 4 if "cannot tell" in words else 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.speed", description=__doc__)
+    parser.add_argument("--impl", action="append", default=[], choices=list(impls.available()), help="what is about it alone; repeatable")
+    parser.add_argument("--only", default="", help="criteria whose spec, name or kind (pair harness command parent) holds this text")
+    parser.add_argument("--blocks", type=int, default=5, help="of fresh processes; fewer than 2 cannot tell (default 5)")
+    parser.add_argument("--profile", action="store_true", help="for what is not met, where the time goes")
+    parser.add_argument("--out", type=Path, help="a JSON file")
+    return parser.parse_args()
+
+
+def measured(chosen: list[Criterion], blocks: int, note: Callable = print) -> Iterator[dict]:
+    for k, one in enumerate(chosen, 1):
+        note(f"{k}/{len(chosen)} {one.text}")
+        seconds = [block(one, number) for number in range(blocks)]
+        new = {number: of[one.new] for number, of in enumerate(seconds)}
+        ratio = paired({number: of[one.base] for number, of in enumerate(seconds)}, new) if one.base else estimate(list(new.values()))
+        yield row(one, ratio, seconds)
+
+
+def block(one: Criterion, number: int) -> dict[str, float]:
+    """{contestant: seconds a step}, {command: seconds}, or the parent's share."""
+    if one.kind == "harness":
+        return measure.harness(one.new.partition(":")[2], one.spec, number)
+    if one.kind == "command":
+        return {one.new: min(measure.command(COMMANDS[one.new]) for _ in range(REPEATS))}
+    if one.kind == "parent":
+        return {one.new: parent.share()}
+    floors = FLOORS if "products" in one.name else ()
+    return measure.pair(tuple(dict.fromkeys((one.new, one.base, *floors))), one.spec, one.steps, number)
+
+
+def row(one: Criterion, found: Estimate, seconds: list[dict[str, float]]) -> dict:
+    known = {"low": found.low, "high": found.high}
+    return {
+        "criterion": one.name, "spec": one.spec, "kind": one.kind, "text": one.text, "new": one.new, "base": one.base,
+        "limit": one.limit, "least": one.least, "value": found.value,
+        **{name: None if math.isnan(value) else value for name, value in known.items()},
+        "verdict": judge(found, one.limit, one.least), "blocks": seconds,
+    }  # fmt: skip
+
+
+def profiled(rows: list[dict], note: Callable) -> dict:
+    """{implementation: where its time goes} of all that is not met, and of what it is held against."""
+    names = {name for one in rows if one["verdict"] != "met" and one["kind"] == "pair" for name in (one["new"], one["base"])}
+    found = {}
+    for name, which in sorted({(name, one["spec"]) for one in rows for name in names & {one["new"], one["base"]}}):
+        if name in impls.available():
+            note(f"profile of {name}, {which}")
+            found[f"{which} {name}"] = profiles.of(name, which, 25 if which == "vae" else 1)
+    return found
+
+
+def table(rows: list[dict]) -> Table:
+    made = Table("what", "value", "95 % interval", "limit", "ms", "verdict")
+    for one in rows:
+        interval = "-" if one["low"] is None else f"{one['low']:.3f} to {one['high']:.3f}"
+        limit = f"{one['limit']:.2f}" if not one["least"] else f"{one['least']:.2f} to {one['limit']:.2f}"
+        names = (one["new"], one["base"]) if one["base"] else ()
+        milliseconds = " / ".join(f"{estimate([block[name] for block in one['blocks']]).value * 1e3:.2f}" for name in names)
+        made.add_row(one["text"], f"{one['value']:.3f}", interval, limit, milliseconds, one["verdict"])
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""The parent's side: blocks of fresh processes, whose rounds alternate in random order."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import impls
+from harness.bench.cells import Cell
+from harness.bench.station import Station
+from harness.processes import ROOT, THREAD_VARIABLES, cpus
+from tests.speed.contestants import SEED, implementation_of, spec_of
+
+ROUNDS = 12  # of each contestant in a block
+PAUSE_S = 0.03  # between two rounds, in which the threads of the last go to sleep
+SILENCE_S = 240.0
+
+
+class Child:
+    """A contestant's process. As a context manager."""
+
+    def __init__(self, contestant: str, which: str, steps: int, use: list[int] | None = None):
+        own = impls.load(name).environment if (name := implementation_of(contestant)) else ()
+        use = use or cpus()
+        variables = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(len(use))), **dict(own), "PYTHONPATH": str(ROOT)}
+        self.contestant = contestant
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.speed.child", contestant, which, str(steps), ",".join(map(str, use))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=variables | {"TF_CPP_MIN_LOG_LEVEL": "2"},
+        )  # fmt: skip
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self.process.stdout, selectors.EVENT_READ)
+
+    def __enter__(self) -> Child:
+        self.answer()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.selector.close()
+
+    def answer(self):
+        if not self.selector.select(SILENCE_S):
+            raise RuntimeError(f"{self.contestant}: no answer within {SILENCE_S:.0f} s")
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.contestant}: its process has died with code {self.process.wait()}; run it by hand to see why")
+        return json.loads(line)
+
+    def rounds(self, count: int) -> list[float]:
+        """Seconds a step."""
+        self.process.stdin.write(f"{count}\n".encode())
+        self.process.stdin.flush()
+        return self.answer()
+
+
+def pair(names: tuple[str, ...], which: str, steps: int, seed: int, use: list[int] | None = None) -> dict[str, float]:
+    """One block: {contestant: median seconds a step}."""
+    order = random.Random(seed)
+    children = [Child(name, which, steps, use) for name in order.sample(names, len(names))]
+    found: dict[str, list[float]] = {name: [] for name in names}
+    try:
+        for one in children:
+            one.answer()
+        for _ in range(ROUNDS):
+            for one in order.sample(children, len(children)):
+                time.sleep(PAUSE_S)
+                found[one.contestant] += one.rounds(1)
+    finally:
+        for one in children:
+            one.close()
+    return {name: median(seconds) for name, seconds in found.items()}
+
+
+def harness(name: str, which: str, seed: int, turns: int = 3) -> dict[str, float]:
+    """One block: what bench measures in a worker of its own, and the loop by hand with as many steps a round, in turn."""
+    spec, own, by_hand = spec_of(which), [], []
+    batch = spec.training.batch_size
+    cell = Cell(spec.name, spec.hash, name, "train", "cpu", "float32", "highest", batch)
+    station = Station(impls.load(name), spec, [cell], {}, SEED, SILENCE_S)
+    try:
+        if lost := station.open() or station.prepare():
+            raise RuntimeError(f"bench has not prepared {name}: {next(iter(lost.values())).reason}")
+        first = timed(station, cell)
+        with Child(name, which, first["steps_per_round"]) as child:
+            for turn in range(turns):
+                pieces: list[Callable[[], None]] = [
+                    lambda: own.extend(step_seconds(timed(station, cell))),
+                    lambda: by_hand.extend(child.rounds(ROUNDS)),
+                ]
+                for piece in pieces[:: 1 if (turn + seed) % 2 else -1]:
+                    time.sleep(PAUSE_S)
+                    piece()
+    finally:
+        station.close()
+    return {f"harness:{name}": median(own), name: median(by_hand)}
+
+
+def timed(station: Station, cell: Cell) -> dict:
+    station.cells = [cell]
+    outcome = station.time(cell, ROUNDS)
+    if outcome.state != "ok":
+        raise RuntimeError(f"bench has not timed {cell.implementation}: {outcome.reason}")
+    return outcome.measured
+
+
+def step_seconds(measured: dict) -> list[float]:
+    return [seconds / measured["steps_per_round"] for seconds in measured["rounds_s"]]
+
+
+def command(words: list[str]) -> float:
+    """Seconds of one run of `isoform`, as a user starts it."""
+    start = time.perf_counter()
+    subprocess.run([str(Path(sys.executable).parent / "isoform"), *words], check=True, capture_output=True, timeout=60)
+    return time.perf_counter() - start
