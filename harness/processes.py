@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -17,11 +18,20 @@ from impls import Implementation
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS")
 ROOT = Path(__file__).parent.parent
+VMSTAT = Path("/proc/vmstat")
 
 
 def cpus() -> list[int]:
     """CPUs that this process may use."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def oom_kills() -> int:
+    """Processes that the kernel has ended for want of memory since the machine has started; 0 where it does not tell."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^oom_kill (\d+)$", VMSTAT.read_text(), re.MULTILINE):
+            return int(found[1])
+    return 0
 
 
 class Worker:
@@ -47,7 +57,7 @@ class Worker:
             "PYTHONPATH": os.pathsep.join(filter(None, [str(root or ROOT), os.environ.get("PYTHONPATH", "")])),
             **(environment or {}),
         }
-        self.stderr = tempfile.TemporaryFile()
+        self.stderr, self.oom_kills = tempfile.TemporaryFile(), oom_kills()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "harness.worker", self.name, ",".join(map(str, chosen))],
             stdin=subprocess.PIPE,
@@ -100,6 +110,8 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.kill()
             code = self.process.wait()
+        if code == -signal.SIGKILL and oom_kills() > self.oom_kills:
+            return WorkerDied("oom-host", "the kernel has ended it: the machine was out of memory")
         state = f"crash:{signal.Signals(-code).name}" if code < 0 else f"crash:exit {code}"
         return WorkerDied(state, self.last_words())
 

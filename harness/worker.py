@@ -10,6 +10,7 @@ import ctypes
 import importlib
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -60,8 +61,29 @@ def answer(name: str, request: dict, emit: Callable[..., None]) -> None:
     except MemoryError as error:
         emit("error", kind="oom-host", message=str(error))
     except Exception as error:  # noqa: BLE001 - an implementation may raise anything; it is reported, with its traceback
-        kind = "oom-device" if "out of memory" in str(error).lower() else "error"
+        kind = kind_of(error, (request.get("cell") or (request.get("cells") or [request])[0]).get("device", "cpu"))
         emit("error", kind=kind, message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+
+
+NO_MEMORY = re.compile(r"out of memory|OOM when allocating|can't allocate memory|RESOURCE_EXHAUSTED", re.IGNORECASE)
+
+
+def kind_of(error: Exception, device: str) -> str:
+    """Frameworks say in words of their own that memory has run out."""
+    if not NO_MEMORY.search(f"{type(error).__name__}: {error}"):
+        return "error"
+    return "oom-host" if device == "cpu" else "oom-device"
+
+
+def limit_memory(device: str) -> None:
+    """On a CPU, what does not fit is to be refused: else the kernel ends whichever process it likes. A device's driver reserves at will."""
+    if device == "cpu" and sys.platform == "linux":
+        import resource
+
+        import psutil
+
+        most = psutil.Process().memory_info().rss + psutil.virtual_memory().available
+        resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 
 
 def die_with_parent() -> None:

@@ -1,13 +1,25 @@
 """Implementations that are wrong, die, hang or leave work out, in a real bench: each is a row with its state, and costs its cells alone."""
 
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
 import pytest
 
+import impls
+from harness import processes
 from harness.bench import journal, table
-from harness.errors import FAILED
+from harness.errors import FAILED, USAGE, WorkerDied
+from harness.processes import ROOT, Worker
+from harness.worker import kind_of
 from tests.test_bench import DATA, TIMES
+from tests.test_cli import isoform
 
 FAULTS = """
-import os, signal, time
+import os, resource, signal, subprocess, sys, time
+import numpy as np
 from impls.numpy import backend
 
 
@@ -54,6 +66,24 @@ def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def segfault(*_):
+    import ctypes
+
+    ctypes.string_at(0)
+
+
+def starve(*_):
+    in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + (64 << 20), resource.RLIM_INFINITY))
+    return np.ones(1 << 28)
+
+
+def hang(*_):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    open(os.environ["CHILD"], "w").write(str(child.pid))
+    time.sleep(600)
+
+
 def crowded(made):
     real = made.facts
     made.facts = lambda: {**real(), "threads": 77}
@@ -65,7 +95,9 @@ def stillborn(made):
 
 skewed = once_certified("decode", lambda made, batch: {"x_hat": 1.001 * made.decode(batch["z"])})
 mortal = once_certified("encode", kill)
-stuck = once_certified("encode", lambda made, batch: time.sleep(600))
+stuck = once_certified("encode", hang)
+broken = once_certified("encode", segfault)
+hungry = once_certified("encode", starve)
 """
 MODULE = """
 import faulty_isoforms
@@ -73,14 +105,14 @@ from impls.numpy.backend import devices
 
 build = faulty_isoforms.build_with(faulty_isoforms.{name})
 """
-NAMES = ("off", "skewed", "idle", "mortal", "stillborn", "crowded", "stuck")
+NAMES = ("off", "skewed", "idle", "mortal", "stillborn", "crowded", "stuck", "broken", "hungry")
 BENCH = """
 import sys
 from pathlib import Path
 import impls, specs
 from harness.bench import schedule
 schedule.LEVELS["tiny"] = schedule.Level(blocks=2, rounds=4, cold_blocks=1, operations=("train", "encode", "decode"))
-names = ["numpy", "off", "skewed", "idle", "mortal", "stillborn", "crowded", "absent"]
+names = ["numpy", "off", "skewed", "idle", "mortal", "stillborn", "crowded", "broken", "hungry", "absent"]
 spec = specs.load("vae").replace(data=DATA)
 path = schedule.bench([spec], [impls.load(name) for name in names], level="tiny", dtype="float32", device="cpu",
                       batch_sizes=(32,), folder=Path(FOLDER), seed=1)
@@ -124,6 +156,8 @@ def test_faults_are_rows_and_a_mismatch_shows_no_number(python, site, tmp_path):
     assert of("skewed") == {"train": ok, "encode": ok, "decode": mismatch}
     assert of("idle")["train"] == mismatch
     assert of("mortal") == {"train": ok, "encode": killed, "decode": ok}
+    assert of("broken") == {"train": ok, "encode": ["crash:SIGSEGV"] * 2, "decode": ok}
+    assert of("hungry") == {"train": ok, "encode": ["oom-host"] * 2, "decode": ok}
     assert of("stillborn") == {"train": ok, "encode": ok, "decode": killed}
     assert of("crowded") == {operation: ["error", "error"] for operation in ("train", "encode", "decode")}
     assert "runs 77 threads; given were" in rows["crowded", "train", "time"][0]["reason"]
@@ -140,7 +174,7 @@ def test_faults_are_rows_and_a_mismatch_shows_no_number(python, site, tmp_path):
     for name in ("off", "skewed", "idle"):
         lines = summary[summary.implementation == name]
         assert len(lines) == 3 and set(lines.state) == {"mismatch"} and lines[numbers].isna().all(axis=None) and lines.reason.notna().all()
-    assert set(long.implementation) == {"numpy", "mortal", "stillborn"}
+    assert set(long.implementation) == {"numpy", "mortal", "stillborn", "broken", "hungry"}
 
 
 STUCK = """
@@ -149,13 +183,75 @@ from harness.bench.cells import cells
 from harness.bench.ratios import ratios
 from harness.bench.station import Station
 spec, stuck = specs.load("vae").replace(data=DATA), impls.load("stuck")
-station = Station(stuck, spec, [entry.cell for entry in cells([spec], [stuck], ("train", "encode", "decode"), batch_sizes=(8,))], {}, seed=0, silence_s=200)
+asked = [entry.cell for entry in cells([spec], [stuck], ("train", "encode", "decode"), batch_sizes=(8,))]
+station = Station(stuck, spec, asked, {}, seed=0, silence_s=200)
 assert not station.open() and not station.prepare()
 station.silence_s = 1
+begun = time.monotonic()
 outcome = station.time(station.cells[1], 2)
+taken = time.monotonic() - begun - 1
 print(outcome.state, station.worker, [cell.operation for cell in station.cells])
+print(taken)
 """
 
 
-def test_a_hang_costs_its_cell(python, site):
-    assert python(STUCK.replace("DATA", repr(DATA)), site) == "timeout None ['train', 'decode']"
+def test_a_hang_costs_its_cell_and_its_whole_process_group_is_ended_within_two_seconds(python, site, tmp_path):
+    child = tmp_path / "child"
+    said, taken = python("import time\n" + STUCK.replace("DATA", repr(DATA)), site, CHILD=str(child)).splitlines()
+    assert said == "timeout None ['train', 'decode']" and float(taken) < 2
+    assert not psutil.pid_exists(int(child.read_text())) or psutil.Process(int(child.read_text())).status() == psutil.STATUS_ZOMBIE
+
+
+def test_what_the_kernel_ends_for_want_of_memory_is_told(monkeypatch, tmp_path):
+    counter = tmp_path / "vmstat"
+    counter.write_text("pgfault 5\noom_kill 3\n")
+    monkeypatch.setattr(processes, "VMSTAT", counter)
+    for now, state in ((4, "oom-host"), (3, "crash:SIGKILL")):
+        counter.write_text("oom_kill 3\n")
+        with Worker(impls.load("numpy")) as worker:
+            counter.write_text(f"oom_kill {now}\n")
+            os.kill(worker.process.pid, signal.SIGKILL)
+            with pytest.raises(WorkerDied) as death:
+                list(worker.request("doctor"))
+        assert death.value.state == state
+
+
+@pytest.mark.parametrize(
+    ("error", "device", "kind"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate"), "cuda", "oom-device"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "cpu", "oom-host"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), "cpu", "oom-host"),
+        (ValueError("shapes"), "cpu", "error"),
+    ],
+)
+def test_frameworks_say_in_their_own_words_that_memory_has_run_out(error, device, kind):
+    assert kind_of(error, device) == kind
+
+
+def test_a_batch_that_does_not_fit_costs_its_cells_alone(tmp_path):
+    command = ("bench", "--spec", "vae", "--impl", "numpy", "--operation", "encode", "--operation", "decode")
+    done = isoform(*command, "--batch", "16", "--batch", str(10**11), "--out", tmp_path)
+    assert done.returncode == FAILED and "Traceback" not in done.stderr
+    cells = [(row["cell"], row["state"]) for row in journal.read(tmp_path / "journal.jsonl").last_run if row["row"] == "finish"]
+    states = {(cell["operation"], cell["batch_size"], state) for cell, state in cells}
+    assert states == {(operation, size, state) for operation in ("encode", "decode") for size, state in ((16, "ok"), (10**11, "oom-host"))}
+
+
+FULL = """
+import resource, signal, sys
+from harness.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+sys.argv = ["isoform", "bench", "--spec", "linear_ae", "--impl", "numpy", "--out", FOLDER]
+main()
+"""
+
+
+def test_a_disk_that_is_full_half_way_is_a_message_and_leaves_whole_rows(tmp_path):
+    code = FULL.replace("FOLDER", repr(str(tmp_path)))
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, env=variables)
+    assert done.returncode == USAGE and "cannot write to the journal" in done.stderr and "Traceback" not in done.stderr
+    found = journal.read(tmp_path / "journal.jsonl")
+    assert found.warning is None and len(found.rows) > 0 and (tmp_path / "journal.jsonl").stat().st_size <= 9000

@@ -32,6 +32,9 @@ def handle(implementation: Implementation, request: dict, emit: Callable[..., No
 
 def prepare(implementation: Implementation, spec: Spec, request: dict, emit: Callable[..., None]) -> None:
     """Events: "begin" with the label of the cell about to be called first, None for the renewal; then "prepared"."""
+    from harness.worker import limit_memory
+
+    limit_memory(request["cells"][0]["device"])
     start, cells = perf_counter(), request["cells"]
     import_framework(implementation)
     imported = perf_counter()
