@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from harness.bench.statistics import MOST_MORE
 from harness.report.content import LEFT_OUT, Content
 from harness.report.derived import rankings
-from harness.report.formats import digits, factor, missing
+from harness.report.formats import digits, ends, factor, missing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +58,7 @@ def _times(row: dict) -> str:
 
 
 def _interval(row: dict) -> str:
-    return f"{factor(row['low'])} to {factor(row['high'])}"
+    return ends(row["low"], row["high"])
 
 
 def _open(row: dict) -> str:

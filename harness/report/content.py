@@ -50,6 +50,7 @@ class Content:
     specs: dict[str, Spec] = field(default_factory=dict)  # by hash, as far as the journal has them in full
     noise: pd.DataFrame = field(default_factory=further.nothing)  # one row a group of cells: an implementation's twin over itself
     rules: pd.DataFrame = field(default_factory=further.nothing)  # one row a cell and rule
+    even: pd.DataFrame = field(default_factory=further.nothing)  # when one that starts late overtakes one that starts first
     sweeps: pd.DataFrame = field(default_factory=further.nothing)  # one row a cell of a sweep over batch or width
     notes: list[str] = field(default_factory=list)  # what lies in the folder and is not shown, and why
     curves: pd.DataFrame = field(default_factory=further.nothing)  # one row a point
@@ -97,6 +98,8 @@ def load(folder: Path) -> Content:
     """Raises UserError where verify.json is missing, cut off, incomplete or of another schema, or the journal is damaged."""
     import pandas as pd
 
+    from harness.report.derived import break_even
+
     verify = read_verify(folder / "verify.json")
     equivalence = pd.DataFrame([{**{key: row[key] for key in ROW if key != "worst"}, **_worst(row)} for row in verify["rows"]])
     checks = pd.DataFrame(
@@ -112,6 +115,7 @@ def load(folder: Path) -> Content:
         content.rules = further.rules(journal, cells)
         content.sweeps, content.notes = further.sweeps(folder, cells, runs[-1]["machine"], certified)
         content.curves, content.slopes = further.curves(content.sweeps)
+        content.even = break_even(content)
         content.quality = further.quality(folder, cells, Judge(verify))
     return content
 

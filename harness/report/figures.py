@@ -108,7 +108,7 @@ def vouchers(axes: Any, cells: pd.DataFrame, vouch: dict[tuple, str]) -> None:
     """At the end of each line what vouches for it: the certificate, and the rule card in short."""
     for k, cell in enumerate(cells.to_dict("records")):
         if cell["state"] == "ok":
-            axes.text(1, k, vouch[cell_key(cell)], transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=6, color=GREY)
+            axes.text(1.01, k, vouch[cell_key(cell)], transform=axes.get_yaxis_transform(), va="center", fontsize=6, color=GREY)
 
 
 def linked(bars: Any, cells: pd.DataFrame) -> None:
@@ -182,7 +182,6 @@ def memory(cells: pd.DataFrame, vouch: dict[tuple, str]) -> Figure:
         at = y + (k - (len(known) - 1) / 2) * height
         linked(axes.barh(at, work[name].fillna(0) / 2**20, height=height, color=colour, label=name), work)
     vouchers(axes, work, vouch)
-    axes.set_xlim(0, 1.2 * axes.get_xlim()[1])
     axes.set_xlabel("MiB above the level after import")
     axes.set_title("Peak memory", loc="left")
     if known:

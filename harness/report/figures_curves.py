@@ -40,6 +40,7 @@ def curves(content: Content, sweep: str) -> Figure | None:
             one.errorbar(line["size"], line["step_s"], yerr=whiskers, lw=1.1, ms=4.5, capsize=2, label=label, **looks[name])
         one.set_xscale("log", base=2)
         one.set_yscale("log")
+        one.set_ylim(part["step_s"].min() / 3, part["step_s"].max() * 3)  # an interval of few blocks may end beyond
         one.set_xlabel(f"{SIZE[sweep]} (log)")
         one.set_ylabel("seconds a step (log)")
         one.set_title(f"{spec}: {operation}", loc="left")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.report.content import Content
-from harness.report.derived import MAIN, break_even, rankings
+from harness.report.derived import MAIN, rankings
 from harness.report.figures import PAGE, frame, groups, linked, named_rows, panels, reach, usual, vouchers
 from harness.report.formats import anchor, count, factor
 from harness.report.theme import BLUE, GREEN, GREY, INK, ORANGE, VERMILLION, marks
@@ -70,7 +70,7 @@ def three_times(content: Content, vouch: dict[tuple, str]) -> Figure:
     vouchers(steady, work, vouch)
     if np.isfinite(step).any():  # nothing has no logarithm
         steady.set_xscale("log")
-        steady.set_xlim(np.nanmin(step) / 4, np.nanmax(step) * 20)
+        steady.set_xlim(np.nanmin(step) / 4, np.nanmax(step) * 4)
     steady.set_xlabel("milliseconds a step (log)")
     steady.set_title("In the steady state", loc="left")
     return figure
@@ -91,7 +91,7 @@ def overtaking(content: Content, work: pd.DataFrame) -> list[str]:
     """For each cell, from which step on it is ahead of the one that starts first; empty where that is not shown."""
     found: dict[tuple, str] = {}
     first: dict[tuple, float] = {}
-    for row in break_even(content).to_dict("records"):
+    for row in content.even.to_dict("records"):
         key = row["spec_hash"], row["operation"]
         if row["later_s"] >= first.get((*key, row["implementation"]), 0.0):  # the latest behind: behind the first of all
             first[(*key, row["implementation"])] = row["later_s"]

@@ -58,6 +58,11 @@ def factor(value: float) -> str:
     return "N/A" if missing(value) else f"{value:.3g}"
 
 
+def ends(low: float, high: float) -> str:
+    """An interval of ratios or slopes."""
+    return "cannot tell" if missing(low) or missing(high) else f"{factor(low)} to {factor(high)}"
+
+
 def percent(value: float) -> str:
     return "unknown" if missing(value) else f"{100 * value:.2g} %"
 
@@ -110,6 +115,7 @@ FILTERS = {
     "between": between,
     "interval": interval,
     "factor": factor,
+    "ends": ends,
     "percent": percent,
     "share": share,
     "mib": mib,

@@ -11,7 +11,7 @@ from harness.errors import UserError
 from harness.report import derived
 from harness.report.captions import every
 from harness.report.content import BOUND, MEMORY, RATE, SPREAD, START, STEP, WORK, Content, load
-from harness.report.formats import FILTERS
+from harness.report.formats import FILTERS, missing
 from harness.report.view import cell_key, view
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def tables(content: Content) -> dict[str, pd.DataFrame]:
     head = [*CELL_FIELDS, "state", "reason", "certificate"]
     reasons = ["; ".join(f"{name}: {why}" for name, why in one.items()) for one in content.cells["memory_reasons"]]
     held = [derived.reconciled(cell) for cell in content.cells.to_dict("records")]
-    more = {"noise": content.noise, "break_even": derived.break_even(content), "rules": content.rules, "curves": content.curves,
+    more = {"noise": content.noise, "break_even": content.even, "rules": content.rules, "curves": content.curves,
             "slopes": content.slopes, "quality": content.quality}  # fmt: skip
     return made | {
         "speed": content.cells[[*head, "margin", "blocks", "rounds", *RATE, *STEP, *SPREAD, *BOUND, *WORK]],
@@ -106,6 +106,7 @@ def render(content: Content, figures: list[str] | None = None) -> str:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= FILTERS
+    environment.tests["missing"] = missing
     known = every(content.dtypes)
     captions = {name: known[name][0] for name in (known if figures is None else figures)}
     return environment.get_template("report.md.j2").render(**view(content), captions=captions, key=cell_key)

@@ -47,9 +47,10 @@ def view(content: Content) -> dict[str, Any]:
         "planned": derived.planned(content).to_dict("records"),
         "rankings": derived.rankings(content),
         "noise": content.noise.to_dict("records"),
-        "break_even": first_behind(derived.break_even(content).to_dict("records")),
+        "break_even": first_behind(content.even.to_dict("records")),
         "roofline": [cell for cell in content.shown.to_dict("records") if not missing(cell.get("flops_per_s"))] if content.card else [],
         "curves": content.curves.to_dict("records"),
+        "points": points(content.curves.to_dict("records")),
         "sweep_reasons": cell_reasons(content.sweeps.to_dict("records")) if len(content.curves) else [],
         "slopes": content.slopes.to_dict("records"),
         "quality": derived.seeds(content),
@@ -112,6 +113,29 @@ def vouched(content: Content) -> dict[tuple, str]:
         signs = [f"{SIGNS[state]}{states.count(state)}" for state in ("PASS", "WARN", "FAIL") if state in states]
         found[cell_key(cell)] = " ".join([cell["certificate"][:8], *signs])
     return found
+
+
+def points(rows: list[dict]) -> list[tuple[str, list[str], list[dict]]]:
+    """(sweep, its sizes as column heads, its curves), a curve with its point at each size, and each rule card with its certificates."""
+    made = []
+    for of in dict.fromkeys(row["sweep"] for row in rows):
+        found = [row for row in rows if row["sweep"] == of]
+        sizes = sorted({row["size"] for row in found})
+        lines: dict[tuple, dict] = {}
+        for row in found:
+            key = row["spec"], row["operation"], row["implementation"], row["dtype"], row["device"]
+            line = lines.setdefault(
+                key, {**{name: row[name] for name in ("spec", "operation", "implementation")}, "by_size": {}, "cards": {}}
+            )
+            line["by_size"][row["size"]] = row
+            line["cards"].setdefault(row["rules"], {})[row["certificate"]] = None
+        for line in lines.values():
+            line |= {
+                "at": [line["by_size"].get(size) for size in sizes],
+                "vouched": [(card, list(ids)) for card, ids in line["cards"].items()],
+            }
+        made.append((of, [f">{size}" for size in sizes], list(lines.values())))
+    return made
 
 
 def left_out(content: Content) -> list[str]:

@@ -14,14 +14,14 @@
   // Filter: what carries a spec, an operation or an implementation is shown if they are the chosen ones; a row also by its text.
   var form = document.getElementById("filter");
   if (form) {
-    var marked = all("main [data-spec], main [data-operation], main [data-implementation]");
+    var marked = all("main [data-k]").map(function (node) { return [node, node.dataset.k.split("|")]; });
     var rows = all("#speed tbody tr"), shown = document.getElementById("shown"), word = document.getElementById("f-text");
     var words = new Map();
     var apply = function () {
-      var chosen = all("select", form).filter(function (one) { return one.value; });
+      var chosen = all("select", form).map(function (one) { return one.value; });
       var wanted = word.value.trim().toLowerCase();
-      marked.forEach(function (node) {
-        var fits = chosen.every(function (one) { return !(one.dataset.by in node.dataset) || node.dataset[one.dataset.by] === one.value; });
+      marked.forEach(function (pair) {
+        var node = pair[0], fits = chosen.every(function (one, k) { return !one || !pair[1][k] || pair[1][k] === one; });
         if (fits && wanted && node.matches(".rows tr, details.cell")) {
           if (!words.has(node)) { words.set(node, (node.matches("details") ? text(node.querySelector("summary")) : text(node)).toLowerCase()); }
           fits = words.get(node).includes(wanted);
