@@ -59,7 +59,8 @@ def test_histograms_show_every_cell(tmp_path):
     store = tmp_path / "store"
     done = replay(tmp_path, STORE.format(store), "--benchmark-save=base", f"--benchmark-histogram={tmp_path / 'now'}")
     assert done.returncode == OK, done.stdout + done.stderr
-    later = [sys.executable, "-m", "pytest_benchmark", "--storage", f"file://{store}", "compare", "0001", f"--histogram={tmp_path / 'later'}"]
+    later = [sys.executable, "-m", "pytest_benchmark", "--storage", f"file://{store}", "compare", "0001"]
+    later.append(f"--histogram={tmp_path / 'later'}")
     assert subprocess.run(later, capture_output=True, text=True, cwd=tmp_path).returncode == 0
     for name in ("now", "later"):
         (picture,) = tmp_path.glob(f"{name}*.svg")
