@@ -79,6 +79,18 @@ def test_levels_say_when_to_stop():
     assert all(level.blocks >= 10 for name, level in schedule.LEVELS.items() if name == "report")
 
 
+def test_what_a_process_has_compiled_helps_no_other_one_whose_start_is_timed(tmp_path):
+    def places(**level):
+        made = schedule.Bench([], [], [], Level(rounds=1, **level), None, None, 0, str(tmp_path), lambda event: None, 1.0)
+        return [made.caches_for(block, TRAIN, False).get("JAX_COMPILATION_CACHE_DIR") for block in range(level["blocks"])]
+
+    first, *rest = places(blocks=5, cold_blocks=3)
+    assert first is None and rest[0] is None and len(set(rest[1:])) == 1 and rest[1].startswith(str(tmp_path))
+    assert places(blocks=4, cold_blocks=4) == [None] * 4
+    assert len(set(places(blocks=3, cold_blocks=1))) == 1 and None not in places(blocks=3, cold_blocks=1)
+    assert None not in places(blocks=3, cold_blocks=0)
+
+
 # What else went on.
 
 

@@ -216,7 +216,7 @@ class Bench:
         cold = block < self.level.cold_blocks
         with contextlib.ExitStack() as stack:
             several = len({cell.batch_size for cell in cells if cell.operation != "fit"}) > 1
-            stations = [self.station(spec, mine, self.caches_for(mine[0], several)) for mine in self.by_implementation(cells, several)]
+            stations = [self.station(spec, mine, self.caches_for(block, mine[0], several)) for mine in self.by_implementation(cells, several)]
             for station in stations:
                 stack.callback(station.close)
             if not cold:
@@ -242,9 +242,11 @@ class Bench:
         implementation = next(one for one in self.implementations if one.name == cells[0].implementation)
         return Station(implementation, spec, cells, environment, self.seed, self.silence_s)
 
-    def caches_for(self, cell: Cell, several: bool) -> dict[str, str]:
-        """None where every start is timed; else a place of this spec and implementation alone, empty in the first block."""
-        if self.level.cold_blocks == self.level.blocks:
+    def caches_for(self, block: int, cell: Cell, several: bool) -> dict[str, str]:
+        """None where the start is timed; but in the last of these blocks, and from there on, a place of this spec and implementation alone,
+        which is empty at first."""
+        last = self.level.cold_blocks - 1 if self.level.cold_blocks < self.level.blocks else self.level.cold_blocks
+        if block < self.level.cold_blocks and block != last:
             return NO_CACHES
         place = Path(self.caches) / f"{cell.spec}-{cell.spec_hash[:8]}-{cell.implementation}-{cell.replica}-{cell.batch_size * several}"
         return {
