@@ -149,6 +149,14 @@ def test_a_machine_that_is_never_quiet_ends_too(interleaved):
     assert len(interleaved.of(CELLS[0]).blocks[0].disturbed) == 2 * VISITS
 
 
+def test_what_is_busy_for_good_is_waited_for_less_and_less(interleaved, monkeypatch):
+    asked = []
+    monkeypatch.setattr(interleave, "wait_for_quiet", lambda patience: asked.append(patience) or max(patience, 0.0))
+    for _ in range(3):
+        interleaved.block(CELLS[:1])
+    assert [one for one in asked if one > 0] == [20.0, 5.0, 1.25]
+
+
 def test_a_failure_costs_its_cell_and_is_the_sides(interleaved):
     Fake.script["head", "encode"] = [Outcome("mismatch", "x_hat is off")]
     interleaved.block(CELLS)

@@ -25,7 +25,7 @@ from specs import Spec
 
 SIDES = ("base", "head")
 VISITS, ROUNDS = 4, 5  # of each process in a block; timed rounds in each visit
-LOOK_S, PATIENCE_S = 0.2, 20.0  # one look at what else runs; how long to wait in each block for that to end
+LOOK_S, PATIENCE_S = 0.2, 20.0  # one look at what else runs; how long to wait in a block for that to end
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Interleaved:
         self.sides, self.seed, self.on_event, self.silence_s = sides, seed, on_event, silence_s
         self.specs = {(spec.name, spec.hash): spec for spec in specs}
         self.implementations = {one.name: one for one in implementations}
-        self.draw, self.number = random.Random(seed), 0
+        self.draw, self.number, self.patience_s = random.Random(seed), 0, PATIENCE_S
         self.samples: dict[Cell, Samples] = {}
 
     def block(self, cells: list[Cell]) -> None:
@@ -145,7 +145,7 @@ class Interleaved:
         waited = 0.0
         while len(disturbed) < VISITS or (disturbed.count(None) < VISITS and len(disturbed) < 2 * VISITS):
             order = order[::-1] if len(disturbed) % 2 else self.draw.sample(list(stations), len(stations))
-            waited += wait_for_quiet(PATIENCE_S - waited)
+            waited += wait_for_quiet(self.patience_s - waited)
             disturbed.append(None)
             for role in order:
                 outcome = stations[role].time(cell, ROUNDS)
@@ -157,6 +157,8 @@ class Interleaved:
                 seconds[role].append(median(outcome.measured["rounds_s"]) / outcome.measured["steps_per_round"])
                 certificates[role] = outcome.measured["certificate"]
                 disturbed[-1] = disturbed[-1] or "; ".join(quiet.disturbed(outcome.measured["quiet"])) or None
+        if waited >= self.patience_s:
+            self.patience_s /= 4  # in vain: what is busy for good is not waited for again and again
         self.of(cell).blocks.append(Block(self.number, side_of["twin"], seconds, certificates, disturbed, round(waited, 1)))
 
     def of(self, cell: Cell) -> Samples:
