@@ -75,6 +75,23 @@ def test_scikit_learn_is_asked_for_the_same_pca():
     assert np.allclose(np.abs(ours["components"] @ other["components"].T), np.eye(3), atol=1e-10)
 
 
+def test_adam_in_pieces_is_adam(monkeypatch):
+    """The specs that verify runs fit into one piece."""
+    from impls.numpy import adam
+    from tests.speed.contestants import spec_of
+
+    spec, rng, ends = spec_of("vae"), np.random.default_rng(0), []
+    tape = [{"a": rng.standard_normal((5, 7)), "b": rng.standard_normal(3)} for _ in range(4)]
+    for piece in (1 << 16, 35, 8, 1):
+        monkeypatch.setattr(adam, "PIECE", piece)
+        p = {name: np.zeros_like(value) for name, value in tape[0].items()}
+        one = adam.Adam(spec.optimizer, p)
+        for gradients in tape:
+            one.update(p, gradients)
+        ends.append(np.concatenate([part[name].ravel() for part in (p, one.m, one.v) for name in p]))
+    assert np.abs(ends[0]).min() > 0 and all(np.array_equal(ends[0], end) for end in ends[1:])
+
+
 def interval(low: float, high: float) -> Estimate:
     return Estimate(geometric_mean([low, high]), low, high, 0.01, 5, 0.5)
 

@@ -46,11 +46,11 @@ def loss(spec: Spec, terms: dict[str, Float[Array, " n"]]) -> Float[Array, ""]:
 def backward(model: AE, x: Float[Array, "n d_x"]) -> dict[str, Float[Array, " n"]]:
     z = model.encode(x)  # API: no autograd; the layers keep what their own backward needs
     logits = model.decode(z)
-    d_logits = d_nll(model.spec, logits, x) / x.shape[0]
-    d_z = model.decoder.backward(model.logits.backward(d_logits))
+    reconstruction, d_logits = d_nll(model.spec, logits, x)
+    d_z = model.decoder.backward(model.logits.backward(d_logits / x.shape[0]))
     d_h = model.z.backward(d_z)
     model.encoder.backward(d_h, first=True)
-    return {"reconstruction": nll(model.spec, logits, x)}
+    return {"reconstruction": reconstruction}
 
 
 def latent(model: AE, x: Float[Array, "n d_x"]) -> dict[str, Float[Array, "n d_z"]]:

@@ -78,7 +78,7 @@ class Trainable(Base):
         super().__init__(spec, variant, dtype)
         self.layers = {name: layer(self.model, name) for name, _, _ in layers(spec)}
         for one in self.layers.values():
-            one.w, one.b = one.w.astype(self.dtype), one.b.astype(self.dtype)
+            one.w, one.b, one.d_w, one.d_b = (array.astype(self.dtype) for array in (one.w, one.b, one.d_w, one.d_b))
         self.named = {f"{name}.{part}": getattr(one, part) for name, one in self.layers.items() for part in ("w", "b")}
         self.optimizer = Adam(spec.optimizer, self.named)
 

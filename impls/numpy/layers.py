@@ -20,33 +20,30 @@ def softplus(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))  # API: logaddexp is 22 times slower in float32
 
 
-def gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    return 0.5 * x * (1 + erf(x * math.sqrt(0.5)))
-
-
-def d_gelu(x: Float[Array, "*s"], h: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    return 0.5 * (1 + erf(x * math.sqrt(0.5))) + x * np.exp(-0.5 * x**2) / math.sqrt(2 * math.pi)
+def normal_cdf(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    return 0.5 * (1 + erf(x * math.sqrt(0.5)))
 
 
 ACTIVATIONS = {  # value from x; derivative from x and the value h
     "identity": (lambda x: x, lambda x, h: np.ones_like(x)),
     "relu": (lambda x: np.maximum(x, 0), lambda x, h: (x > 0).astype(x.dtype)),  # 0 at the tie
     "tanh": (np.tanh, lambda x, h: 1 - h**2),
-    "softplus": (softplus, lambda x, h: expit(x)),
-    "gelu": (gelu, d_gelu),
+    "softplus": (softplus, lambda x, h: -np.expm1(-h)),  # 1 / (1 + exp(-x))
+    "gelu": (lambda x: x * normal_cdf(x), lambda x, h: normal_cdf(x) + x * np.exp(-0.5 * x**2) / math.sqrt(2 * math.pi)),
 }
 
 
 class Dense:
     def __init__(self, d_in: int, d_out: int):
-        self.w, self.b = np.zeros((d_in, d_out)), np.zeros(d_out)
+        (self.w, self.d_w), (self.b, self.d_b) = np.zeros((2, d_in, d_out)), np.zeros((2, d_out))
 
     def __call__(self, x: Float[Array, "n d_in"]) -> Float[Array, "n d_out"]:
         self.x = x
         return x @ self.w + self.b
 
     def backward(self, d_y: Float[Array, "n d_out"], first: bool = False) -> Float[Array, "n d_in"] | None:
-        self.d_w, self.d_b = self.x.T @ d_y, np.sum(d_y, axis=0)
+        np.matmul(self.x.T, d_y, out=self.d_w)  # in place: a new array of this size has pages to be cleared first
+        np.sum(d_y, axis=0, out=self.d_b)
         return None if first else d_y @ self.w.T  # the data need no gradient
 
 
@@ -82,8 +79,11 @@ def nll(spec: Spec, logits: Float[Array, "n d_x"], x: Float[Array, "n d_x"]) -> 
     return bernoulli_nll(logits, x) if spec.likelihood == "bernoulli" else gaussian_nll(logits, x, spec.variance)
 
 
-def d_nll(spec: Spec, logits: Float[Array, "n d_x"], x: Float[Array, "n d_x"]) -> Float[Array, "n d_x"]:
-    return expit(logits) - x if spec.likelihood == "bernoulli" else (logits - x) / spec.variance
+def d_nll(spec: Spec, logits: Float[Array, "n d_x"], x: Float[Array, "n d_x"]) -> tuple[Float[Array, " n"], Float[Array, "n d_x"]]:
+    if spec.likelihood == "gaussian":  # the value and the derivative: both take the same exponentials
+        return gaussian_nll(logits, x, spec.variance), (logits - x) / spec.variance
+    s = softplus(logits)
+    return np.sum(s - x * logits, axis=-1), -np.expm1(-s) - x
 
 
 def data_mean(spec: Spec, logits: Float[Array, "n d_x"]) -> Float[Array, "n d_x"]:

@@ -7,6 +7,7 @@
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
+from scipy.linalg import eigh
 
 from specs import Spec
 
@@ -20,10 +21,12 @@ class PCA:
         self.mean = np.mean(x, axis=0)
         centred = x - self.mean
         covariance = centred.T @ centred / (x.shape[0] - 1)
-        values, vectors = np.linalg.eigh(covariance)  # ascending, vectors in columns
-        leading = np.flip(vectors[:, -self.spec.d_z :], axis=1).T
+        values, vectors = eigh(  # API: numpy.linalg finds all of them; ascending, vectors in columns
+            covariance, subset_by_index=(self.spec.d_x - self.spec.d_z, self.spec.d_x - 1), overwrite_a=True, check_finite=False
+        )
+        leading = np.ascontiguousarray(np.flip(vectors, axis=1).T)
         self.components = orient(leading)
-        self.explained_variance = np.flip(values[-self.spec.d_z :], axis=0)
+        self.explained_variance = np.flip(values, axis=0)
 
     def encode(self, x: Float[Array, "n d_x"]) -> Float[Array, "n d_z"]:
         return (x - self.mean) @ self.components.T

@@ -62,13 +62,13 @@ def backward(model: VAE, x: Float[Array, "n d_x"], eps: Float[Array, "n d_z"]) -
     z = reparameterize(mu, logvar, eps)
     logits = model.decode(z)
     n, beta = x.shape[0], model.spec.beta
-    d_logits = d_nll(model.spec, logits, x) / n
-    d_z = model.decoder.backward(model.logits.backward(d_logits))
+    reconstruction, d_logits = d_nll(model.spec, logits, x)
+    d_z = model.decoder.backward(model.logits.backward(d_logits / n))
     d_mu = d_z + beta * mu / n
     d_logvar = d_z * 0.5 * np.exp(0.5 * logvar) * eps + beta * 0.5 * (np.exp(logvar) - 1.0) / n
     d_h = model.mu.backward(d_mu) + model.logvar.backward(d_logvar)
     model.encoder.backward(d_h, first=True)
-    return {"reconstruction": nll(model.spec, logits, x), "kl": kl(mu, logvar)}
+    return {"reconstruction": reconstruction, "kl": kl(mu, logvar)}
 
 
 def latent(model: VAE, x: Float[Array, "n d_x"]) -> dict[str, Float[Array, "n d_z"]]:
