@@ -156,7 +156,7 @@ def _entry(verified: list[dict], cell: dict | None, spec: str, name: str) -> dic
 
 
 def seeds(content: Content) -> list[dict]:
-    """Time to quality, a row a spec and implementation, the fastest first: median and range of seconds and steps over the seeds that reached the target."""
+    """Time to quality, a row a spec and implementation, the fastest first: median and range over the seeds that reached the target."""
     if content.quality.empty:
         return []
     made = []
