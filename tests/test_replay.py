@@ -5,6 +5,8 @@ import subprocess
 import sys
 from statistics import median
 
+import pytest
+
 from harness.bench import journal
 from harness.bench.table import finished, step_seconds
 from harness.errors import FAILED, NOTHING_RAN, OK, USAGE
@@ -75,6 +77,16 @@ def test_a_regression_is_seen_by_its_own_gate(tmp_path, monkeypatch):
     write_journal(tmp_path)
     assert replay(tmp_path, store, "--benchmark-compare", "--benchmark-compare-fail=median:5%").returncode == FAILED
     assert replay(tmp_path, store, "--benchmark-compare", "--benchmark-compare-fail=median:20%").returncode == OK
+
+
+@pytest.mark.parametrize(
+    "option", ["--benchmark-json={}/b.json", "--benchmark-save=x --benchmark-storage=file://{}", "--benchmark-histogram={}/h"]
+)
+def test_what_cannot_be_written_is_a_message(tmp_path, option):
+    write_journal(tmp_path)
+    (tmp_path / "file").touch()
+    done = isoform("replay", tmp_path, *option.format(tmp_path / "file" / "folder").split())
+    assert done.returncode == USAGE and "cannot write" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_without_a_journal_there_is_a_message(tmp_path):

@@ -17,6 +17,7 @@ from harness.bench.journal import read
 from harness.bench.schedule import NOT_RUN
 from harness.bench.table import by_cell, finished, key, line, mismatched, place, step_seconds
 from harness.errors import FAILED, NOTHING_RAN, OK, UserError
+from harness.files import results_folder
 
 TESTS = Path(__file__).with_name("replay_test.py")
 OUTCOME = {0: OK, 1: FAILED, 5: NOTHING_RAN}  # of pytest
@@ -96,6 +97,9 @@ def replay(folder: Path, arguments: tuple[str, ...]) -> int:
         from pytest_benchmark.session import PerformanceRegression
     except ImportError as error:
         raise UserError(f"{error.name} is not installed\n  mend: python -m pip install -c constraints.txt -e '.[test]'") from None
+    for option, _, place in [word.partition("=") for word in arguments]:
+        if option == "--benchmark-histogram" and place:
+            results_folder(Path(place).parent)  # pytest-benchmark itself would end in a traceback
     journal = folder / "journal.jsonl"
     found = list(cells(journal))
     run = next((row for row in read(journal).last_run if row["row"] == "run"), None)
@@ -121,4 +125,9 @@ def replay(folder: Path, arguments: tuple[str, ...]) -> int:
         code = pytest.main([*ours, "--benchmark-columns=min,median,mean,stddev,rounds", *arguments], plugins=[Plugin()])
     except PerformanceRegression as error:  # --benchmark-compare-fail: pytest lets it through
         raise UserError(str(error), FAILED) from None
+    except OSError as error:  # of its files; what a journal lacks was told above
+        raise UserError(
+            f"pytest-benchmark cannot write {error.filename}: {error.strerror}\n"
+            f"  mend: another place for --benchmark-json, --benchmark-storage or --benchmark-histogram"
+        ) from None
     return OUTCOME.get(int(code), 2)
