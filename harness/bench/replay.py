@@ -97,9 +97,9 @@ def replay(folder: Path, arguments: tuple[str, ...]) -> int:
         from pytest_benchmark.session import PerformanceRegression
     except ImportError as error:
         raise UserError(f"{error.name} is not installed\n  mend: python -m pip install -c constraints.txt -e '.[test]'") from None
-    for option, _, place in [word.partition("=") for word in arguments]:
-        if option == "--benchmark-histogram" and place:
-            results_folder(Path(place).parent)  # pytest-benchmark itself would end in a traceback
+    for option, _, path in [word.partition("=") for word in arguments]:
+        if option == "--benchmark-histogram" and path:
+            results_folder(Path(path).parent)  # pytest-benchmark itself would end in a traceback
     journal = folder / "journal.jsonl"
     found = list(cells(journal))
     run = next((row for row in read(journal).last_run if row["row"] == "run"), None)
