@@ -113,7 +113,7 @@ def test_a_folder_that_is_a_file(tmp_path):
     [
         "tempfile.mkdtemp",
         "pandas.DataFrame.to_csv",
-        "pandas.DataFrame.to_parquet",
+        "pyarrow.parquet.write_table",
         "matplotlib.figure.Figure.savefig",
         "pathlib.Path.write_text",
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from html import escape
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def html(content: Content, figures: Path) -> str:
         "captions": captions,
         "theme": THEME,
         "memory_heads": [f">{name}" for name in SHORT.values()],
-        "sources": [{"name": one.name, "lines": one.lines, "anchor": one.anchor, "html": safe(one.html)} for one in shown],
+        "sources": [{"name": one.name, "lines": one.lines, "anchor": one.anchor, "html": one.html} for one in shown],
         "changed": code.changed(content),
         "cell_of": finder(values["cells"]),
         "anchor": anchor,
@@ -77,23 +78,15 @@ def narrow(text: str) -> str:
     return "".join(part if part.startswith("<pre") else re.sub(r"\n\s*\n+", "\n", part) for part in parts)
 
 
-def safe(text: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(text)
-
-
-def marked(text: str) -> Any:
-    """The little Markdown that sentences have: **bold** and `code`. All else is text."""
-    from markupsafe import Markup, escape
-
-    made = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(text)))
-    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", made))
+def marked(text: str) -> str:
+    """As HTML, the little Markdown that sentences have: **bold** and `code`. All else is text."""
+    made = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escape(text))
+    return re.sub(r"`(.+?)`", r"<code>\1</code>", made)
 
 
-def drawings(folder: Path, captions: dict[str, tuple[str, str]]) -> dict[str, Any]:
+def drawings(folder: Path, captions: dict[str, tuple[str, str]]) -> dict[str, str]:
     return {
-        path.stem: safe(inline(path.read_text(encoding="utf-8"), path.stem, f"f{k}-", *captions[path.stem], page=PAGE))
+        path.stem: inline(path.read_text(encoding="utf-8"), path.stem, f"f{k}-", *captions[path.stem], page=PAGE)
         for k, path in enumerate(sorted(folder.glob("*.svg")))
     }
 

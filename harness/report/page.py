@@ -59,6 +59,9 @@ def _into_place(new: Path, folder: Path) -> None:
 
 
 def _fill(content: Content, folder: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
     from harness.report.figures import save
     from harness.report.html_page import html
 
@@ -66,7 +69,7 @@ def _fill(content: Content, folder: Path) -> None:
     (folder / "figures").mkdir()
     for name, table in tables(content).items():
         table.to_csv(folder / "tables" / f"{name}.csv", index=False)
-        table.to_parquet(folder / "tables" / f"{name}.parquet", engine="pyarrow", index=False)
+        parquet.write_table(pyarrow.Table.from_pandas(table, preserve_index=False), folder / "tables" / f"{name}.parquet")
     figures = save(content, folder / "figures")
     (folder / "report.md").write_text(render(content, figures), encoding="utf-8")
     (folder / "report.html").write_text(html(content, folder / "figures"), encoding="utf-8")
