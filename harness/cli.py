@@ -175,12 +175,12 @@ def verdict(rows: list[dict]) -> int:
 
 
 @main.command()
-@options("spec", "impl", "operation", "dtype", "device", "batch", "level", "target", "budget", "timeout", "out", "dry")
+@options("spec", "impl", "operation", "dtype", "device", "batch", "level", "target", "budget", "timeout", "out", "json", "dry")
 @click.option("--seed", type=click.IntRange(min=0), help="Of the random order. Default: drawn, and recorded.")
 @click.option("--resume", is_flag=True, help="Go on where the folder's last run was cut off: the same command once more, with this.")
 @click.argument("more_specs", nargs=-1)
 def bench(
-    specs, impls, operations, dtypes, device, batch_sizes, level, target, budget, timeout, out, dry_run, seed, resume, more_specs
+    specs, impls, operations, dtypes, device, batch_sizes, level, target, budget, timeout, out, as_json, dry_run, seed, resume, more_specs
 ) -> None:
     """Measure speed and memory; each cell only after its certificate was renewed in the same process."""
     from harness import show
@@ -201,6 +201,10 @@ def bench(
     folder = folder_for(out)
     with show.bench_progress() as on_event:
         path = schedule.bench(*chosen, **how, folder=folder, seed=seed, command=command_line(), on_event=on_event, resume=resume)
+    if as_json:
+        from harness.bench.table import summary
+
+        click.echo(summary(path).to_json(orient="records", indent=1, double_precision=15))
     show.reasons(path)
     first = "" if (folder / "verify.json").exists() else f"isoform verify --out {folder}, then "
     click.echo(f"journal: {path}\nnow:     {first}isoform report {folder}", err=True)

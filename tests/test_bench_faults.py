@@ -1,5 +1,6 @@
 """Implementations that are wrong, die, hang or leave work out, in a real bench: each is a row with its state, and costs its cells alone."""
 
+import json
 import os
 import signal
 import subprocess
@@ -231,10 +232,12 @@ def test_frameworks_say_in_their_own_words_that_memory_has_run_out(error, device
 
 def test_a_batch_that_does_not_fit_costs_its_cells_alone(tmp_path):
     command = ("bench", "--spec", "vae", "--impl", "numpy", "--operation", "encode", "--operation", "decode")
-    done = isoform(*command, "--batch", "16", "--batch", str(10**11), "--out", tmp_path)
+    done = isoform(*command, "--batch", "16", "--batch", str(10**11), "--json", "--out", tmp_path)
     assert done.returncode == FAILED and "Traceback" not in done.stderr
     cells = [(row["cell"], row["state"]) for row in journal.read(tmp_path / "journal.jsonl").last_run if row["row"] == "finish"]
     states = {(cell["operation"], cell["batch_size"], state) for cell, state in cells}
+    told = {(cell["operation"], cell["batch_size"]): cell for cell in json.loads(done.stdout)}
+    assert told["encode", 16]["step_s"] > 0 and told["encode", 10**11]["step_s"] is None
     assert states == {(operation, size, state) for operation in ("encode", "decode") for size, state in ((16, "ok"), (10**11, "oom-host"))}
 
 

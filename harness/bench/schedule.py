@@ -216,7 +216,9 @@ class Bench:
         cold = block < self.level.cold_blocks
         with contextlib.ExitStack() as stack:
             several = len({cell.batch_size for cell in cells if cell.operation != "fit"}) > 1
-            stations = [self.station(spec, mine, self.caches_for(block, mine[0], several)) for mine in self.by_implementation(cells, several)]
+            stations = [
+                self.station(spec, mine, self.caches_for(block, mine[0], several)) for mine in self.by_implementation(cells, several)
+            ]
             for station in stations:
                 stack.callback(station.close)
             if not cold:
@@ -296,14 +298,20 @@ class Bench:
 
     def selftests(self, cells: list[Cell]) -> None:
         """Of each implementation whose memory is measured, unless an earlier part of this run has done it."""
-        for cell in {cell.implementation: cell for cell in cells if cell.implementation not in self.selftested}.values():
-            with contextlib.ExitStack() as stack:
-                station = self.station(self.spec_of(cell), [cell], NO_CACHES | NO_PREALLOCATION)
-                stack.callback(station.close)
-                lost = station.open()
-                outcome = lost.get(cell) or station.selftest(cell.device)
-            got = {"expected": 0, "got": None, "reason": outcome.reason} | outcome.measured
-            self.journal.write("selftest", implementation=cell.implementation, device=cell.device, column="host_peak", at=now(), **got)
+        asked = iter({cell.implementation: cell for cell in cells if cell.implementation not in self.selftested}.values())
+        while some := list(islice(asked, TOGETHER)):
+            with contextlib.ExitStack() as stack, ThreadPoolExecutor(TOGETHER) as pool:
+                stations = [stack.enter_context(contextlib.closing(self.remembering(cell))) for cell in some]
+                lost = [station.open() for station in stations]  # from this thread: a worker dies with the one that has started it
+                tests = pool.map(lambda one: one[1].get(one[2]) or one[0].selftest(one[2].device), zip(stations, lost, some, strict=True))
+                for cell, outcome in zip(some, tests, strict=True):
+                    got = {"expected": 0, "got": None, "reason": outcome.reason} | outcome.measured
+                    self.journal.write(
+                        "selftest", implementation=cell.implementation, device=cell.device, column="host_peak", at=now(), **got
+                    )
+
+    def remembering(self, cell: Cell) -> Station:
+        return self.station(self.spec_of(cell), [cell], NO_CACHES | NO_PREALLOCATION)
 
     def spec_of(self, cell: Cell) -> Spec:
         return next(spec for spec in self.specs if (spec.name, spec.hash) == (cell.spec, cell.spec_hash))
@@ -313,8 +321,7 @@ class Bench:
             opened = []
             for cell in cells:
                 self.begin("memory", 0, cell)
-                station = self.station(self.spec_of(cell), [cell], NO_CACHES | NO_PREALLOCATION)
-                stack.callback(station.close)
+                station = stack.enter_context(contextlib.closing(self.remembering(cell)))
                 for outcome in station.open().values():
                     self.finish("memory", 0, cell, outcome)
                 if station.worker:
