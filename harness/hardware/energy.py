@@ -1,5 +1,6 @@
 """Joules, where the machine counts them: NVML's counter of a GPU (mJ), RAPL's of a CPU package (uJ)."""
 
+import importlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -54,13 +55,13 @@ def _readable(path: Path) -> bool:
 
 def _nvml() -> tuple[Callable[[], float] | None, str]:
     try:
-        import pynvml
+        nvml = importlib.import_module("pynvml")
     except ImportError:
         return None, "pynvml is not installed: python -m pip install nvidia-ml-py"
     try:
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except pynvml.NVMLError as error:
+        nvml.nvmlInit()
+        handle = nvml.nvmlDeviceGetHandleByIndex(0)
+        nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except nvml.NVMLError as error:
         return None, f"NVML counts no energy here: {error}"
-    return lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, "NVML"
+    return lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3, "NVML"
