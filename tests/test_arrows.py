@@ -45,7 +45,8 @@ def allowed(parts: tuple[str, ...]) -> set[str] | None:
         return {"specs", "impls", "numpy"}
     if parts[0] == "impls":
         framework = parts[1]
-        own = OWN.get(framework, {framework}) | (BACKENDS.get(framework, set()) if parts[2] in ("backend.py", "instrument.py") else set())
+        rooms = BACKENDS.get(framework, set()) if parts[2] in ("backend.py", "engines.py", "instrument.py") else set()
+        own = OWN.get(framework, {framework}) | rooms
         return {"specs", "impls.errors", "impls.contract", "impls.instrument", f"impls.{framework}", "numpy", "jaxtyping", *own}
     return None
 

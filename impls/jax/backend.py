@@ -53,6 +53,8 @@ def scoped(method):
 class Base:
     """What PCA and trained models share: arrays in and out, and the timed triple."""
 
+    operation = None  # until prepare()
+
     def __init__(self, spec: Spec, variant: str, device: str, dtype: str, precision: str):
         self.spec, self.variant, self.precision = spec, variant, precision
         self.device, self.dtype = jax.devices(device)[0], jnp.dtype(dtype)
@@ -91,7 +93,8 @@ class Base:
     def prepare(self, operation, batch, steps, seed):
         self.key = jax.random.PRNGKey(seed)  # API: a typed jax.random.key among the results takes jit off its fast path
         self.operation, self.steps, self.repeats = operation, steps, steps
-        self.timed = getattr(self, f"timed_{operation}")(self.arrays(batch))
+        self.batch = self.arrays(batch)
+        self.timed = getattr(self, f"timed_{operation}")(self.batch)
 
     @scoped
     def run(self):
@@ -136,8 +139,10 @@ class Base:
 
     @scoped
     def planned(self):
-        """Bytes that XLA has planned for one dispatch of what was prepared: arguments, results, scratch, less what shares memory."""
-        plan = self.lower().compile().memory_analysis()
+        """Bytes that XLA has planned for one dispatch of "train" or "fit": arguments, results, scratch, less what shares memory."""
+        if self.operation not in ("train", "fit"):
+            return None
+        plan = self.lowered().compile().memory_analysis()
         return plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes - plan.alias_size_in_bytes
 
 
@@ -279,15 +284,17 @@ class Trainable(Base):
         advance = self.compiled_native_step
         if self.variant == "scan":
             advance, self.repeats = partial(self.compiled_native_steps, steps=self.steps), 1
-            self.lower = lambda: self.compiled_native_steps.lower((self.state, self.key), batch, steps=self.steps)
-        else:
-            self.lower = lambda: self.compiled_native_step.lower((self.state, self.key), batch)
 
         def train():
             (self.state, self.key), losses = advance((self.state, self.key), batch)
             return losses
 
         return train
+
+    def lowered(self):
+        if self.variant == "scan":
+            return self.compiled_native_steps.lower((self.state, self.key), self.batch, steps=self.steps)
+        return self.compiled_native_step.lower((self.state, self.key), self.batch)
 
     def timed_loss(self, batch):  # no scan: XLA would take out of it whatever does not depend on the noise
         def loss():
@@ -329,9 +336,10 @@ class PCA(Base):
     def set_parameters(self, values):
         self.params = self.arrays(values)
 
-    def timed_fit(self, batch):
-        self.lower = lambda: self.compiled_fit.lower(batch["x"])
+    def lowered(self):
+        return self.compiled_fit.lower(self.batch["x"])
 
+    def timed_fit(self, batch):
         def fit():
             self.params = self.done(self.compiled_fit(batch["x"]))
             return self.params

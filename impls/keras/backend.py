@@ -1,19 +1,18 @@
-"""The machine room of Keras: parameters in and out, device, dtype, precision, noise, the fast loop; an engine per Keras backend.
+"""The machine room of Keras: parameters in and out, device, dtype, precision, noise, the fast loop.
 
 Everything that runs is a function batch -> arrays that reads and assigns Keras variables. An engine makes a loop of it: JAX
 threads the variables' values through a jitted function, TensorFlow traces it, PyTorch calls it.
 """
 
-import contextlib
 import importlib
 import itertools
 import os
 import sys
-from collections import OrderedDict
 
 import numpy as np
 
 from impls.errors import DeviceAbsent, Unsupported
+from impls.keras.engines import ENGINES, Engine
 from specs import MODELS, Spec
 from specs.parameters import layers, shapes
 
@@ -42,269 +41,10 @@ def build(spec: Spec, *, variant: str | None = None, device: str = "cpu", dtype:
     return (Trainable if spec.trains else PCA)(spec, variant, engine)
 
 
-class Engine:
-    """What the Keras backends have in common; a subclass holds what differs."""
-
-    def __init__(self, device: str, dtype: str, precision: str, eager: bool):
-        self.device, self.dtype, self.precision, self.eager = device, dtype, precision, eager
-        self.keras = importlib.import_module("keras")  # not before: the backend is known only now
-
-    @contextlib.contextmanager
-    def scope(self):
-        """Where everything of this model runs, so that models of other dtypes and devices can live beside it."""
-        config = self.keras.config
-        policy, floatx = config.dtype_policy(), config.floatx()
-        config.set_floatx(self.dtype)  # of Python constants
-        config.set_dtype_policy(self.dtype)  # of layers
-        try:
-            with self.keras.device("gpu" if self.device == "cuda" else "cpu"):
-                yield
-        finally:
-            config.set_floatx(floatx)
-            config.set_dtype_policy(policy)
-
-    def loop(self, function, variables):
-        """batches -> [function(batch), ...], fast."""
-        step = function if self.eager else self.compiled(function)
-
-        def run(batches):
-            with self.scope():
-                return [step(batch) for batch in batches]
-
-        return run
-
-    @staticmethod
-    def copied(source, device):
-        from keras import device as on  # not before: the backend is known only now
-        from keras import ops
-
-        with on("gpu" if device == "cuda" else "cpu"):
-            return ops.convert_to_tensor(source)
-
-    def update(self, optimizer, variables, gradients):
-        """One step of the optimizer within a training step."""
-        optimizer.apply(gradients)
-
-    def tensor(self, array):
-        return self.keras.ops.convert_to_tensor(np.array(array, self.dtype))  # a copy: frameworks may share NumPy's memory
-
-
-class Jax(Engine):
-    @staticmethod
-    def copied(source, device):
-        import jax
-
-        to = jax.devices("gpu" if device == "cuda" else "cpu")[0]
-        return jax.block_until_ready(jax.device_put(source, to, may_alias=False))  # API: else it goes on using NumPy's memory
-
-    @staticmethod
-    def devices():
-        import jax
-
-        with contextlib.suppress(RuntimeError):  # API: raised where there is none
-            return ["cpu", *(["cuda"] if jax.devices("gpu") else [])]
-        return ["cpu"]
-
-    @contextlib.contextmanager
-    def scope(self):
-        import jax
-
-        with jax.enable_x64(self.dtype == "float64"), jax.default_matmul_precision(self.precision), super().scope():
-            yield
-
-    def pure(self, function, variables):
-        """API: JAX differentiates and compiles functions of values; a StatelessScope makes one of a function of variables."""
-
-        def of_values(values, batch):
-            with self.keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
-                result = function(batch)
-            if isinstance(result, dict):
-                result = OrderedDict(result)  # API: JAX returns a plain dict's keys sorted
-            return result, [scope.get_current_value(variable) for variable in variables]
-
-        return of_values
-
-    def value_and_gradients(self, function, variables, batch):
-        import jax
-
-        values = [variable.value for variable in variables]
-        (value, _), gradients = jax.value_and_grad(self.pure(function, variables), has_aux=True)(values, batch)
-        return value, gradients
-
-    def loop(self, function, variables):
-        import jax
-
-        if self.eager:
-            return super().loop(function, variables)
-        step = jax.jit(self.pure(function, variables), donate_argnums=0)
-
-        def run(batches):
-            with self.scope():
-                values, results = [variable.value for variable in variables], []
-                try:
-                    for batch in batches:
-                        result, values = step(values, batch)
-                        results.append(result)
-                finally:  # the old values were donated: whatever happens, keep the new ones
-                    for variable, value in zip(variables, values, strict=True):
-                        variable.assign(value)
-            return results
-
-        def planned(batch):
-            """Bytes that XLA has planned for a step: arguments, results, scratch, less what shares memory."""
-            with self.scope():
-                plan = step.lower([variable.value for variable in variables], batch).compile().memory_analysis()
-            return plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes - plan.alias_size_in_bytes
-
-        run.planned = planned
-        return run
-
-    def block(self, values):
-        import jax
-
-        jax.block_until_ready(values)
-
-    def facts(self):
-        import jax
-
-        return {
-            "versions": {"jax": jax.__version__},
-            "device": jax.devices("gpu")[0].device_kind if self.device == "cuda" else "cpu",
-            "threads": None,  # XLA follows the CPU affinity
-            "precision": jax.config.jax_default_matmul_precision,
-        }
-
-    def memory(self):
-        import jax
-
-        stats = jax.devices("gpu")[0].memory_stats() if self.device == "cuda" else {}
-        return {"alloc_peak": stats.get("peak_bytes_in_use"), "device_reserved_peak": stats.get("peak_pool_bytes")}
-
-
-class Torch(Engine):
-    PRECISION = {"highest": ("highest", False), "high": ("high", True), "default": ("medium", True)}  # of matmul; TF32 in cuDNN
-
-    @staticmethod
-    def devices():
-        import torch
-
-        return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-
-    def __init__(self, device, dtype, precision, eager):
-        import torch
-
-        super().__init__(device, dtype, precision, eager)
-        matmul, torch.backends.cudnn.allow_tf32 = self.PRECISION[precision]  # on by default: set it, whatever the case
-        torch.set_float32_matmul_precision(matmul)
-
-    def compiled(self, function):
-        import torch
-
-        return torch.no_grad()(function)
-
-    def value_and_gradients(self, function, variables, batch):
-        import torch
-
-        with torch.enable_grad():
-            value = function(batch)
-            gradients = torch.autograd.grad(value, [variable.value for variable in variables])
-        return value.detach(), gradients
-
-    def update(self, optimizer, variables, gradients):
-        """adam.py's formula by PyTorch's fused kernel, for all tensors at once: one by one, each is a dozen calls."""
-        import torch
-        from torch.optim.adam import adam
-
-        p, m, v = ([one.value for one in group] for group in (variables, optimizer.m, optimizer.v))
-        steps = list(optimizer.iterations.value.to(torch.float32).repeat(len(p)).unbind())
-        rule = {"lr": float(optimizer.learning_rate), "beta1": optimizer.beta1, "beta2": optimizer.beta2, "eps": optimizer.epsilon}
-        adam(p, list(gradients), m, v, [], steps, fused=True, amsgrad=False, weight_decay=0.0, maximize=False, **rule)
-        optimizer.iterations.assign_add(1)
-
-    def block(self, values):
-        import torch
-
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-
-    def facts(self):
-        import torch
-
-        in_force = (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
-        return {
-            "versions": {"torch": torch.__version__},
-            "device": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
-            "threads": torch.get_num_threads(),
-            "precision": next((name for name, flags in self.PRECISION.items() if flags == in_force), f"matmul, cuDNN's TF32: {in_force}"),
-        }
-
-    def memory(self):
-        import torch
-
-        if self.device != "cuda":
-            return {"alloc_peak": None, "device_reserved_peak": None}
-        return {"alloc_peak": torch.cuda.max_memory_allocated(), "device_reserved_peak": torch.cuda.max_memory_reserved()}
-
-
-class TensorFlow(Engine):
-    @staticmethod
-    def devices():
-        import tensorflow as tf
-
-        return ["cpu", *(["cuda"] if tf.config.list_physical_devices("GPU") else [])]
-
-    def __init__(self, device, dtype, precision, eager):
-        import tensorflow as tf
-
-        with contextlib.suppress(RuntimeError):  # fixed at TensorFlow's first operation; facts() tells what is in force
-            for gpu in tf.config.list_physical_devices("GPU"):
-                tf.config.experimental.set_memory_growth(gpu, True)
-            if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdigit():  # API: TensorFlow itself does not read it
-                tf.config.threading.set_intra_op_parallelism_threads(int(threads))
-        tf.config.experimental.enable_tensor_float_32_execution(precision != "highest")
-        tf.get_logger().setLevel("ERROR")  # its retracing warning counts models, not retraces of one
-        super().__init__(device, dtype, precision, eager)
-
-    def compiled(self, function):
-        import tensorflow as tf
-
-        return tf.function(function)
-
-    def value_and_gradients(self, function, variables, batch):
-        import tensorflow as tf
-
-        with tf.GradientTape() as tape:
-            value = function(batch)
-        return value, tape.gradient(value, [variable.value for variable in variables])
-
-    def block(self, values):
-        import tensorflow as tf
-
-        tf.test.experimental.sync_devices()
-
-    def facts(self):
-        import tensorflow as tf
-
-        gpus, tf32 = tf.config.list_physical_devices("GPU"), tf.config.experimental.tensor_float_32_execution_enabled()
-        return {
-            "versions": {"tensorflow": tf.__version__},
-            "device": tf.config.experimental.get_device_details(gpus[0])["device_name"] if self.device == "cuda" else "cpu",
-            "threads": tf.config.threading.get_intra_op_parallelism_threads() or None,  # 0: it follows the CPU affinity
-            "precision": self.precision if tf32 == (self.precision != "highest") else f"TF32: {tf32}",  # it knows two
-        }
-
-    def memory(self):
-        import tensorflow as tf
-
-        peak = tf.config.experimental.get_memory_info("GPU:0")["peak"] if self.device == "cuda" else None
-        return {"alloc_peak": peak, "device_reserved_peak": None}
-
-
-ENGINES = {"jax": Jax, "torch": Torch, "tensorflow": TensorFlow}
-
-
 class Base:
     """What PCA and trained models share: arrays in and out, and the timed triple."""
+
+    operation = None  # until prepare()
 
     def __init__(self, spec: Spec, variant: str, engine: Engine):
         self.spec, self.variant, self.engine, self.keras = spec, variant, engine, engine.keras
@@ -382,8 +122,8 @@ class Base:
         return facts | {"versions": {"keras": self.keras.__version__, **facts["versions"]}}
 
     def memory(self):
-        planned = getattr(self.timed, "planned", None)  # by an engine whose compiler tells
-        return {**self.engine.memory(), "planned_peak": planned(self.batch) if planned else None}
+        planned = self.operation and self.engine.planned(self.functions()[self.operation], self.state, self.batch)
+        return {**self.engine.memory(), "planned_peak": planned}
 
 
 class Trainable(Base):

@@ -39,7 +39,9 @@ FILES = {  # file of a framework's folder -> specs that go through it
     "layers.py": ("vae", "ae", DEEP_VAE, DEEP_AE, "linear_vae"),
     "adam.py": ("vae", DEEP_VAE),
     "backend.py": ("vae", DEEP_AE, "pca"),
+    "engines.py": ("vae", DEEP_AE, "pca"),
 }
+ROOMS = ("backend.py", "engines.py")  # not the mathematics, but how it runs
 
 
 VERDICTS = ("killed", "killed by one", "equivalent", "survived")
@@ -78,7 +80,7 @@ def chosen(name: str, count: int, seed: int) -> list[Mutant]:
     for file in FILES:
         path = ROOT / "impls" / implementation.folder / file
         if path.exists():
-            found[file == "backend.py"] += list(mutants(path, without))
+            found[file in ROOMS] += list(mutants(path, without))
     rng = random.Random(seed)
     for part in found.values():
         rng.shuffle(part)

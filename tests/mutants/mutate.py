@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 # functions that report about the machine or serve other devices: what they say is not part of the function computed
-SKIPPED_FUNCTIONS = {"facts", "memory", "devices", "present", "block"}
+SKIPPED_FUNCTIONS = {"facts", "memory", "planned", "lowered", "copied", "devices", "present", "block"}
 RENAMED = {
     "sum": "mean",
     "mean": "sum",
