@@ -32,6 +32,7 @@ def _progress() -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
+        refresh_per_second=2,  # while something is timed, the parent must take next to nothing of a CPU
     )
 
 
