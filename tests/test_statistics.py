@@ -77,6 +77,16 @@ def test_what_differs_is_found(effect, word):
     assert np.mean([one.word == word for one in found]) > 0.9
 
 
+def test_five_percent_more_is_found_above_the_noise_floor():
+    """With the floor of a twin that was measured beside it, as in a run."""
+    found = []
+    for _ in range(300):
+        shared = SHARED * RNG.standard_normal((1, 15))
+        one, two, three = (dict(enumerate(simulated(1, 15, effect=effect, shared=shared)[0])) for effect in (0.0, math.log(1.05), 0.0))
+        found += verdicts([paired(one, two)], [noise_floor(paired(one, three))], least=0.0)
+    assert np.mean([one.word == "slower" for one in found]) > 0.5 and not any(one.word == "faster" for one in found)
+
+
 def of(value, spread, n=10):
     half = stats.t.ppf(0.975, n - 1) * spread / math.sqrt(n)
     t = abs(math.log(value)) / (spread / math.sqrt(n))

@@ -29,7 +29,7 @@ def ratios(journal: Path) -> pd.DataFrame:
     import pandas as pd
 
     found = [one for group, members in groups(journal).items() for one in _pairs(group, members)]
-    judged = verdicts([ratio for _, ratio, _ in found], [floor for *_, floor in found])
+    judged = verdicts([ratio for _, ratio, _ in found], [floor for *_, floor in found], least=0.0)
     rows = [
         {**head, "ratio": ratio.value, "low": ratio.low, "high": ratio.high, "blocks": ratio.n, "floor": floor, "p": verdict.p,
          "verdict": verdict.word, "more_blocks": verdict.more, "text": str(verdict)}

@@ -19,7 +19,7 @@ from harness.bench.journal import read
 from harness.bench.quiet import disturbed
 from harness.bench.ratios import GROUP, Members, control, groups
 from harness.bench.rounds import OVERHEAD
-from harness.bench.statistics import LEAST, noise_floor
+from harness.bench.statistics import EQUAL, noise_floor
 from harness.bench.table import by_cell, finished, line, mismatched, place, step_seconds
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _control(f: Facts) -> Said:
         return Said("WARN", "no A/A control beside it: nobody knows the noise floor")
     name = next(name for name, replica in f.members if replica)
     text = f"A/A control {name}: {twin.value:.3f} of itself, so the noise floor is {100 * floor:.2g} %"
-    return Said("PASS" if floor <= LEAST else "WARN", text)
+    return Said("PASS" if floor <= EQUAL else "WARN", text)
 
 
 def _same_work(f: Facts) -> Said:

@@ -15,7 +15,8 @@ from scipy import stats
 
 CONFIDENCE = 0.95  # of every interval
 ALPHA = 0.01  # of a verdict "faster" or "slower": it is wrong of at most this share of pairs that do not differ
-LEAST = 0.05  # a difference below this share is not worth a verdict, on machines such as these
+EQUAL = 0.05  # what differs by less, as far as its interval reaches, is equal for all that anybody needs to know
+LEAST = 0.05  # a difference below this share is no regression, on machines such as these
 ROUNDING = 1e-12  # what differs by less does not differ
 MOST_MORE = 1000  # blocks that "cannot tell" asks for at most
 
@@ -90,7 +91,7 @@ def verdicts(ratios: Sequence[Estimate], floors: Sequence[float], least: float =
     """One verdict a ratio of seconds, new / base, judged together; `floors`: the noise floor that holds for each.
 
     Slower or faster: p, adjusted for their number (Benjamini and Hochberg 1995), is at most ALPHA, the interval excludes 1, and the
-    difference exceeds max(least, floor). Equal: the whole interval is within `least`. Else, or where no floor is known, it cannot be told.
+    difference exceeds max(least, floor). Equal: the whole interval is within EQUAL. Else, or where no floor is known, it cannot be told.
     """
     known = [k for k, one in enumerate(ratios) if not math.isnan(one.p)]
     adjusted = np.full(len(ratios), math.nan)
@@ -105,7 +106,7 @@ def _verdict(ratio: Estimate, p: float, floor: float, least: float) -> Verdict:
         return Verdict("cannot tell", p)
     if p <= ALPHA and effect > needed and not ratio.low <= 1 <= ratio.high:
         return Verdict("slower" if ratio.value > 1 else "faster", p)
-    if max(-math.log(ratio.low), math.log(ratio.high)) <= math.log1p(least):  # NaN is not
+    if max(-math.log(ratio.low), math.log(ratio.high)) <= math.log1p(EQUAL):  # NaN is not
         return Verdict("equal within noise", p)
     return Verdict("cannot tell", p, more_blocks(ratio, floor, least))
 
@@ -116,11 +117,11 @@ def more_blocks(ratio: Estimate, floor: float = 0.0, least: float = LEAST) -> in
     None where that is not known: of one block, and of a difference that counts but is within the noise floor.
     """
     effect, needed = abs(math.log(ratio.value)), math.log1p(max(least, floor))
-    if math.isnan(ratio.sd) or math.log1p(least) < effect <= needed:
+    if math.isnan(ratio.sd) or math.log1p(EQUAL) < effect <= needed:
         return None
     n = np.arange(ratio.n + 1, ratio.n + MOST_MORE + 1)
     spread = ratio.sd / np.sqrt(n)
     differs = (stats.t.ppf(1 - ALPHA / 2, n - 1) * spread < effect) & (effect > needed)
-    equal = effect + stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * spread < math.log1p(least)
+    equal = effect + stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * spread < math.log1p(EQUAL)
     enough = np.flatnonzero(differs | equal)
     return int(n[enough[0]] - ratio.n) if len(enough) else MOST_MORE

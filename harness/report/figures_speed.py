@@ -142,7 +142,7 @@ def noise(content: Content) -> Figure | None:
     figure, ((axes,),) = frame(9, 1.4 + 0.26 * len(rows))
     value, low, high = (np.array([row[key] for row in rows], float) for key in ("ratio", "low", "high"))
     y = np.arange(len(rows))
-    axes.axvspan(1 / 1.05, 1.05, color=GREY, alpha=0.3, lw=0, label="5 %, the least that is called a difference")
+    axes.axvspan(1 / 1.05, 1.05, color=GREY, alpha=0.3, lw=0, label="within 5 %: equal, if the whole interval is")
     axes.axvline(1, color=INK, lw=0.8)
     axes.errorbar(value, y, xerr=reach(value, low, high), **WHISKER)
     axes.plot(value, y, "o", color=BLUE, ms=5)
