@@ -94,7 +94,8 @@ def test_a_certificate_lost_before_the_cut_stays_lost(tmp_path):
     """What an earlier part has found decides in the later one: a mismatch is not timed again, nor is its memory measured."""
     one = Cell("vae", "0", "numpy", "train", "cpu", "float32", "highest", 10)
     with Whole(tmp_path / "journal.jsonl") as out:
-        make = lambda: schedule.Bench([], [], [], schedule.LEVELS["quick"], Stopping(schedule.LEVELS["quick"].stop()), out, 0, "", lambda event: None, 1.0)
+        level = schedule.LEVELS["quick"]
+        make = lambda: schedule.Bench([], [], [], level, Stopping(level.stop()), out, 0, "", lambda event: None, 1.0)
         bench = make()
         bench.finish("time", 0, one, Outcome("ok", None, TIMED))
         bench.finish("time", 1, one, Outcome("mismatch", "off"))
