@@ -111,6 +111,13 @@ def test_a_training_reaches_its_target_and_says_when():
     assert never["steps"] is None and never["seconds"] is None and never["reason"] == "not reached in 50 steps"
 
 
+def test_a_loss_that_is_no_number_has_reached_nothing(monkeypatch):
+    sets, model = data.load(specs.load("vae")), impls.load("numpy").build(specs.load("vae"))
+    monkeypatch.setattr(training, "test_loss", lambda model, test: math.nan)
+    with pytest.raises(RuntimeError, match="seed 3: the loss on the test data is nan after 25 steps"):
+        training.reach(model, sets.train, sets.test, 3, 20.0, 100)
+
+
 def test_a_real_time_to_quality(tmp_path):
     target = quality.target_of(specs.load("vae").replace(training={"steps": 100}))
     done = isoform("quality", "--impl", "numpy", "--seeds", "2", "--target", str(target), "--out", tmp_path)

@@ -40,8 +40,9 @@ def reach(model: Model, train: np.ndarray, test: np.ndarray, seed: int, target: 
     """{"loss", "steps", "seconds", "reason"}. Initial parameters, batch order and noise by `seed`; the noise is the framework's own.
 
     Seconds are those of drawing and training: a first stretch, which compiles, is taken back; looks at the test data do not count.
+    Raises RuntimeError where the loss is not finite.
     """
-    spec, steps, seconds = model.spec.replace(seed=seed), 0, 0.0
+    spec = model.spec.replace(seed=seed)
     start = initial(spec, model.dtype)
     zeros = {name: np.zeros_like(value) for name, value in start.items()}
     for _ in range(2):  # the first time through compiles
@@ -50,8 +51,10 @@ def reach(model: Model, train: np.ndarray, test: np.ndarray, seed: int, target: 
         rows = order(spec, len(train), model.spec.training.batch_size)
         first = stretch(model, train, rows, seed, 0)
     steps, seconds = EVERY, first
-    while (loss := test_loss(model, test)) > target:
-        if steps >= most_steps or not np.isfinite(loss):
+    while not (loss := test_loss(model, test)) <= target:
+        if not np.isfinite(loss):
+            raise RuntimeError(f"seed {seed}: the loss on the test data is {loss} after {steps} steps")
+        if steps >= most_steps:
             return {"loss": float(loss), "steps": None, "seconds": None, "reason": f"not reached in {steps} steps"}
         seconds += stretch(model, train, rows, seed, steps)
         steps += EVERY
