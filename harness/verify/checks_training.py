@@ -12,7 +12,7 @@ from harness.verify.compare import Comparisons
 from harness.verify.context import Context
 from harness.verify.draws import COUNT as NOISE_COUNT
 from harness.verify.draws import check_noise
-from harness.verify.float32 import LEAST_STEPS, determined
+from harness.verify.float32 import LEAST_STEPS, Determined, determined
 from impls import Model
 from impls.surface import Arrays
 from specs import Spec, parameters
@@ -157,7 +157,10 @@ def check_float32(c: Context) -> None:
     steps, model, reference = FLOAT32_STEPS[c.level], c.fresh(), c.reference()
     start, first = parameters.initial(c.spec, "float32"), c.batch()
     reference.set_parameters(start)
-    c.record.closes("step-1 gradient", model.gradients(first), reference.gradients(first), c.gates.gradients_float32)
+    of_first = Determined(c.spec, c.reference(), [first], "float32")
+    of_first.closes(
+        c.record, "step-1 gradient", model.gradients(first), reference.gradients(first), c.gates.gradients_float32, 0, "gradient"
+    )
     losses, _, _ = reference_trajectory(c, steps)
     known, end, mask = c.once(f"determined {steps}", lambda: determined(c.spec, c.reference(), c.batches(steps), c.draw(5)))
     c.record.same(f"float32 determines {known} steps, at least {LEAST_STEPS}", known >= min(LEAST_STEPS, steps), True)
