@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -241,7 +242,7 @@ def report(folder: Path) -> None:
 @click.option("--no-rerun", is_flag=True, help="Do not measure again what looks slower; it stays unconfirmed.")
 @options("json")
 def compare(base: Path, new: Path, no_rerun: bool, as_json: bool) -> None:
-    """Is NEW slower than BASE? Two results folders, or their journals, of one machine.
+    """Is NEW slower than BASE, and do both rank the implementations alike? Two results folders, or their journals, of one machine.
 
     What looks slower is measured once more, if this is the machine and the code of NEW: only what is slower both times is a regression.
     Stored times prove little on a machine that others use too; `isoform gate BASE_REV` measures both now, side by side.
@@ -250,6 +251,7 @@ def compare(base: Path, new: Path, no_rerun: bool, as_json: bool) -> None:
     """
     from harness import show
     from harness.bench import compare as comparing
+    from harness.bench.agreement import order
     from harness.bench.confirm import rerun
 
     rows = comparing.compare(base, new)
@@ -260,9 +262,10 @@ def compare(base: Path, new: Path, no_rerun: bool, as_json: bool) -> None:
                 return rerun(cells, journal, Path(folder), on_event)
 
         rows = comparing.confirmed(rows, base, new, None if no_rerun else measure)
+    ranks = order(comparing.journal_of(base), comparing.journal_of(new))
     if as_json:
-        click.echo(json.dumps(comparing.as_dicts(rows), indent=1))
-    show.comparison(rows)
+        click.echo(json.dumps({"cells": comparing.as_dicts(rows), "order": asdict(ranks)}, indent=1))
+    show.comparison(rows, ranks)
     sys.exit(comparing.exit_code(rows))
 
 

@@ -16,6 +16,7 @@ from harness.verify.table import footnotes
 from harness.verify.table import matrix as cells
 
 if TYPE_CHECKING:
+    from harness.bench.agreement import Order
     from harness.bench.forecast import Forecast
 
 console = Console(stderr=True)
@@ -175,8 +176,8 @@ def reasons(journal: Path) -> None:
         console.print(f"[{DULL}]{escape(f'{name}, {spec}: {state}: {reason}')}[/]")
 
 
-def comparison(rows: list) -> None:
-    """A line a cell, the verdict last."""
+def comparison(rows: list, ranks: "Order") -> None:
+    """A line a cell, the verdict last; then whether both put the implementations in the same order."""
     table = Table(title="seconds a step, new over base", title_justify="left", box=SIMPLE)
     for name in ("spec", "operation", "implementation", "dtype", "batch"):
         table.add_column(name)
@@ -196,6 +197,7 @@ def comparison(rows: list) -> None:
         if row.reason:
             told = f"{row.cell.implementation}, {row.cell.spec} {row.cell.operation}: {row.text}: {row.reason}"
             console.print(escape(told), style=styles.get(row.verdict, DULL), highlight=False, soft_wrap=True)
+    console.print(escape(str(ranks)), highlight=False, soft_wrap=True)
 
 
 def _style(text: str) -> str:

@@ -44,7 +44,7 @@ def compare(*arguments):
 def test_exit_codes(tmp_path, factor, blocks, code, word):
     base, new = run(tmp_path / "base", blocks=blocks), run(tmp_path / "new", factor, blocks)
     done = compare(base, new / "journal.jsonl", "--json")
-    (row,) = json.loads(done.stdout)
+    (row,) = json.loads(done.stdout)["cells"]
     assert (done.exit_code, row["verdict"]) == (code, word)
     assert row["ratio"] == pytest.approx(factor) and row["low"] < row["ratio"] < row["high"] and word.split()[0] in done.stderr
 
@@ -80,7 +80,7 @@ def measured_again(monkeypatch, factor, **changes):
 def test_only_what_is_slower_twice_is_a_regression(tmp_path, monkeypatch, again, code, word):
     asked = measured_again(monkeypatch, again)
     done = compare(present(tmp_path / "base", 1.0), present(tmp_path / "new", 1.2), "--json")
-    (row,) = json.loads(done.stdout)
+    (row,) = json.loads(done.stdout)["cells"]
     assert (done.exit_code, row["verdict"]) == (code, word) and row["again"]["value"] == pytest.approx(again)
     ((spec,), (implementation,), how) = asked[0]
     assert len(asked) == 1 and spec.hash == VAE.hash and implementation.name == "numpy"
@@ -125,7 +125,7 @@ def test_a_real_rerun_measures_the_suspect(tmp_path):
     """Base and new hold times that no machine has: what is measured now is slower than the base by far."""
     base, new = present(tmp_path / "base", 1e-6, batch_size=128), present(tmp_path / "new", 2e-6, batch_size=128, head=head("quick"))
     done = compare(base, new, "--json")
-    (row,) = json.loads(done.stdout)
+    (row,) = json.loads(done.stdout)["cells"]
     assert (done.exit_code, row["verdict"]) == (1, "slower") and row["again"]["value"] > 10 and row["again"]["n"] == 3, done.stderr
 
 
@@ -138,7 +138,7 @@ def test_a_difference_below_twice_the_floor_is_no_regression(tmp_path):
             for block in range(8):
                 rounds = [0.1 * NOISE[block] * factor * 1.1] * 3
                 journal.write("finish", cell={**CELL, "replica": 1}, block=block, rounds_s=rounds)
-    (row,) = json.loads(compare(base, new, "--json").stdout)
+    (row,) = json.loads(compare(base, new, "--json").stdout)["cells"]
     assert row["verdict"] == "cannot tell" and row["ratio"] == pytest.approx(1.15)  # and neither are they shown to be equal
 
 
@@ -164,7 +164,7 @@ def test_what_cannot_be_compared_is_said(tmp_path, changes, message):
 @pytest.mark.parametrize("state", ["mismatch", "crash:SIGSEGV", "timeout"])
 def test_what_fails_in_the_new_run_is_not_passed_over(tmp_path, state):
     done = compare(run(tmp_path / "base"), run(tmp_path / "new", state=state), "--json")
-    (row,) = json.loads(done.stdout)
+    (row,) = json.loads(done.stdout)["cells"]
     assert done.exit_code == 1 and row["verdict"] == "fails" and row["ratio"] is None and f"{state}: why" in done.stderr
 
 
