@@ -61,7 +61,7 @@ def test_a_verdict_needs_two_checks_or_a_listed_reason():
     row = {"implementation": "numpy", "mutant": "adam.py:7 operator: a + b -> a - b", "within": "", "killed_by": [[2, "", "", ""]]}
     assert judged([row])[0]["verdict"] == "survived"
     assert judged([{**row, "killed_by": [[2, "", "", ""], [3, "", "", ""]]}])[0]["verdict"] == "killed"
-    same = {**row, "mutant": "backend.py:99 swapped pair: ('w', 'b') -> ('b', 'w')", "within": "Trainable.collected"}
+    same = {**row, "mutant": "backend.py:99 swapped pair: ('w', 'b') -> ('b', 'w')", "within": "Trainable.__init__"}
     assert judged([{**same, "killed_by": []}])[0]["verdict"] == "equivalent"
     assert judged([same])[0]["verdict"] == "killed by one"
     assert judged([{**same, "within": "Trainable.train"}])[0]["verdict"] == "survived"  # the same words elsewhere are another fault

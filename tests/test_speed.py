@@ -81,14 +81,14 @@ def test_adam_in_pieces_is_adam(monkeypatch):
     from tests.speed.contestants import spec_of
 
     spec, rng, ends = spec_of("vae"), np.random.default_rng(0), []
-    tape = [{"a": rng.standard_normal((5, 7)), "b": rng.standard_normal(3)} for _ in range(4)]
+    tape = rng.standard_normal((4, 38))
     for piece in (1 << 16, 35, 8, 1):
         monkeypatch.setattr(adam, "PIECE", piece)
-        p = {name: np.zeros_like(value) for name, value in tape[0].items()}
+        p = np.zeros_like(tape[0])
         one = adam.Adam(spec.optimizer, p)
         for gradients in tape:
             one.update(p, gradients)
-        ends.append(np.concatenate([part[name].ravel() for part in (p, one.m, one.v) for name in p]))
+        ends.append(np.concatenate([p, one.m, one.v]))
     assert np.abs(ends[0]).min() > 0 and all(np.array_equal(ends[0], end) for end in ends[1:])
 
 

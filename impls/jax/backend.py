@@ -71,9 +71,9 @@ class Base:
             yield
 
     def array(self, array) -> jax.Array:
-        # np.array copies: on CPU, JAX may go on using NumPy's memory. No device named: such an array would be "committed",
-        # the generator's key is not, and jit compiles once for each mixture. The scope's device is where it goes.
-        return jax.device_put(np.array(array, self.dtype))
+        """On the scope's device. API: with a device named it would be "committed"; the generator's key is not, and jit compiles once for
+        each mixture."""
+        return jax.device_put(np.array(array, self.dtype))  # a copy: on CPU, JAX may go on using NumPy's memory
 
     def arrays(self, values) -> dict[str, jax.Array]:
         return OrderedDict((name, self.array(array)) for name, array in values.items())  # API: jit would sort the keys of a dict
@@ -249,13 +249,14 @@ class Trainable(Base):
         return np.concatenate(jax.device_get(losses), axis=None)  # of scalars, or of one array a scan
 
     def dispatches(self, batches):
-        """The batches one by one, or stacked for a scan: consecutive ones of equal shapes."""
+        """The batches one by one, or stacked for a scan: consecutive ones of equal shapes. API: jit itself puts NumPy's arrays on the
+        device, in less time than a call for each; copies, since it may go on using their memory."""
         if self.variant != "scan":
-            yield from map(self.arrays, batches)
+            yield from (OrderedDict((name, np.array(array, self.dtype)) for name, array in batch.items()) for batch in batches)
             return
         for _, alike in groupby(batches, key=lambda batch: [array.shape for array in batch.values()]):
             while chunk := list(islice(alike, CHUNK)):
-                yield self.arrays({name: np.stack([batch[name] for batch in chunk]) for name in chunk[0]})
+                yield OrderedDict((name, np.stack([batch[name] for batch in chunk], dtype=self.dtype)) for name in chunk[0])
 
     @scoped
     def apply_gradients(self, gradients):

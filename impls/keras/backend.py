@@ -102,7 +102,10 @@ class Base:
 
     def on_device(self, batch):
         with self.engine.scope():
-            return {name: self.engine.tensor(array) for name, array in batch.items()}
+            return self.tensors(batch)
+
+    def tensors(self, batch):
+        return {name: self.engine.tensor(array) for name, array in batch.items()}
 
     def host(self, arrays):
         return {name: self.keras.ops.convert_to_numpy(value) for name, value in arrays.items()}
@@ -181,7 +184,7 @@ class Trainable(Base):
         return self.once("gradients", batch)
 
     def train(self, batches):
-        return self.stacked("loss", self.loops["train"](self.on_device(batch) for batch in batches))["loss"]
+        return self.stacked("loss", self.loops["train"](map(self.tensors, batches)))["loss"]  # the loop is in the engine's scope
 
     def apply_gradients(self, gradients):
         self.loops["apply"]([self.on_device(gradients)])

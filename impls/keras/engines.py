@@ -56,7 +56,8 @@ class Engine:
         return None
 
     def tensor(self, array):
-        return self.keras.ops.convert_to_tensor(np.array(array, self.dtype))  # a copy: frameworks may share NumPy's memory
+        """On the scope's device, of the model's dtype; always a copy: frameworks may share NumPy's memory."""
+        return self.keras.ops.convert_to_tensor(np.array(array, self.dtype))
 
 
 class Jax(Engine):
@@ -81,6 +82,11 @@ class Jax(Engine):
 
         with jax.enable_x64(self.dtype == "float64"), jax.default_matmul_precision(self.precision), super().scope():
             yield
+
+    def tensor(self, array):
+        import jax
+
+        return jax.device_put(np.array(array, self.dtype))
 
     def pure(self, function, variables):
         """API: JAX differentiates and compiles functions of values; a StatelessScope makes one of a function of variables."""
@@ -236,6 +242,11 @@ class TensorFlow(Engine):
         tf.get_logger().setLevel("ERROR")  # its retracing warning counts models, not retraces of one
         super().__init__(device, dtype, precision, eager)
 
+    def tensor(self, array):
+        import tensorflow as tf
+
+        return tf.constant(np.asarray(array, self.dtype))
+
     def compiled(self, function):
         import tensorflow as tf
 
@@ -247,6 +258,24 @@ class TensorFlow(Engine):
         with tf.GradientTape() as tape:
             value = function(batch)
         return value, tape.gradient(value, [variable.value for variable in variables])
+
+    def update(self, optimizer, variables, gradients):
+        """adam.py's formula by TensorFlow's fused kernel. Its epsilon is the paper's "epsilon hat", and in float32 it would round the
+        bias corrections: it is given what makes both right."""
+        import tensorflow as tf
+
+        from impls.keras.adam import correction
+
+        t = tf.cast(optimizer.iterations.value + 1, self.dtype)
+        beta1, beta2, zero = (tf.constant(value, self.dtype) for value in (optimizer.beta1, optimizer.beta2, 0.0))
+        root = tf.sqrt(correction(optimizer.beta2, t))
+        rate, epsilon = optimizer.learning_rate * root / correction(optimizer.beta1, t), optimizer.epsilon * root
+        for variable, m, v, gradient in zip(variables, optimizer.m, optimizer.v, gradients, strict=True):
+            p, m, v = (one.value.handle for one in (variable, m, v))
+            tf.raw_ops.ResourceApplyAdam(
+                var=p, m=m, v=v, beta1_power=zero, beta2_power=zero, lr=rate, beta1=beta1, beta2=beta2, epsilon=epsilon, grad=gradient
+            )
+        optimizer.iterations.assign_add(1)
 
     def block(self, values):
         import tensorflow as tf

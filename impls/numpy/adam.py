@@ -10,31 +10,31 @@ PIECE = 1 << 16  # entries at a time: what one pass over them leaves in the cach
 
 
 class Adam:
-    def __init__(self, spec: AdamSpec, parameters: dict[str, Array]):
+    """Of all parameters in one flat array."""
+
+    def __init__(self, spec: AdamSpec, p: Array):
         self.spec = spec
         self.step = 0
-        self.m = {name: np.zeros_like(value) for name, value in parameters.items()}
-        self.v = {name: np.zeros_like(value) for name, value in parameters.items()}
+        self.m, self.v = np.zeros_like(p), np.zeros_like(p)
+        self.work = np.empty_like(p[:PIECE])
 
-    def update(self, parameters: dict[str, Array], gradients: dict[str, Array]) -> None:
+    def update(self, p: Array, g: Array) -> None:
         """One step, in place."""
         self.step += 1
-        for name, g in gradients.items():
-            tensors = [array.ravel() for array in (parameters[name], g, self.m[name], self.v[name])]
-            work = np.empty_like(tensors[0][:PIECE])
-            for start in range(0, g.size, PIECE):
-                self.update_piece(*(tensor[start : start + PIECE] for tensor in tensors), work[: g.size - start])
+        for start in range(0, p.size, PIECE):
+            piece = slice(start, start + PIECE)
+            self.update_piece(p[piece], g[piece], self.m[piece], self.v[piece], self.work[: p.size - start])
 
     def update_piece(self, p: Array, g: Array, m: Array, v: Array, d: Array) -> None:
         """`d`: a work array. The bias correction of v is taken out of the root, and that of m into the rate: two passes less."""
         s = self.spec
         correction = math.sqrt(1 - s.beta2**self.step)
-        np.subtract(g, m, out=d)
-        d *= 1 - s.beta1
+        np.multiply(g, 1 - s.beta1, out=d)
+        m *= s.beta1
         m += d
         np.square(g, out=d)
-        d -= v
         d *= 1 - s.beta2
+        v *= s.beta2
         v += d
         np.sqrt(v, out=d)
         d += s.epsilon * correction

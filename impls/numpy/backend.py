@@ -1,6 +1,7 @@
 """The machine room of NumPy: parameters in and out, dtype, noise, the loop."""
 
 import importlib
+import math
 
 import numpy as np
 import scipy
@@ -77,47 +78,50 @@ class Trainable(Base):
     def __init__(self, spec, variant, dtype):
         super().__init__(spec, variant, dtype)
         self.layers = {name: layer(self.model, name) for name, _, _ in layers(spec)}
-        for one in self.layers.values():
-            one.w, one.b, one.d_w, one.d_b = (array.astype(self.dtype) for array in (one.w, one.b, one.d_w, one.d_b))
-        self.named = {f"{name}.{part}": getattr(one, part) for name, one in self.layers.items() for part in ("w", "b")}
-        self.optimizer = Adam(spec.optimizer, self.named)
+        self.shapes = {f"{name}.{part}": getattr(one, part).shape for name, one in self.layers.items() for part in ("w", "b")}
+        self.flat, self.d_flat = np.zeros((2, sum(map(math.prod, self.shapes.values()))), self.dtype)
+        self.named, self.d_named = self.views(self.flat), self.views(self.d_flat)
+        for name, one in self.layers.items():
+            one.w, one.b, one.d_w, one.d_b = (named[f"{name}.{part}"] for named in (self.named, self.d_named) for part in ("w", "b"))
+        self.optimizer = Adam(spec.optimizer, self.flat)
+
+    def views(self, flat):
+        """{name: its part of the flat array}: the optimizer passes over all tensors at once."""
+        parts = np.split(flat, np.cumsum([math.prod(shape) for shape in self.shapes.values()])[:-1])
+        return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     def parameters(self):
         return self.named
 
     def set_parameters(self, values):
-        for name, value in self.named.items():
-            value[...] = values[name]
+        assign(self.named, values)
 
     def terms(self, batch):
         return self.model_file.terms(self.model, **batch)
 
     def gradients(self, batch):
         self.model_file.backward(self.model, **batch)
-        return self.collected()
-
-    def collected(self):
-        return {f"{name}.{part}": getattr(one, f"d_{part}") for name, one in self.layers.items() for part in ("w", "b")}
+        return self.d_named
 
     def train(self, batches):
         return np.array([self.step(batch) for batch in batches])
 
     def step(self, batch):
         terms = self.model_file.backward(self.model, **batch)
-        self.optimizer.update(self.named, self.collected())
+        self.optimizer.update(self.flat, self.d_flat)
         return self.model_file.loss(self.spec, terms)
 
     def apply_gradients(self, gradients):
-        self.optimizer.update(self.named, gradients)
+        assign(self.d_named, gradients)
+        self.optimizer.update(self.flat, self.d_flat)
 
     def optimizer_state(self):
-        return {"step": self.optimizer.step, "m": self.optimizer.m, "v": self.optimizer.v}
+        return {"step": self.optimizer.step, "m": self.views(self.optimizer.m), "v": self.views(self.optimizer.v)}
 
     def set_optimizer_state(self, state):
         self.optimizer.step = state["step"]
-        for part in ("m", "v"):
-            for name, value in getattr(self.optimizer, part).items():
-                value[...] = state[part][name]
+        assign(self.views(self.optimizer.m), state["m"])
+        assign(self.views(self.optimizer.v), state["v"])
 
     def noise(self, n):
         return self.generator.standard_normal((n, self.spec.d_z), self.dtype)
@@ -164,6 +168,11 @@ def layer(model, name: str):
     """encoder.0 -> model.encoder.layers[0]"""
     stack, _, index = name.partition(".")
     return getattr(model, stack).layers[int(index)] if index else getattr(model, stack)
+
+
+def assign(arrays, values):
+    for name, array in arrays.items():
+        array[...] = values[name]
 
 
 def copied(source: np.ndarray, device: str):

@@ -28,6 +28,7 @@ RENAMED = {
     "flip": "asarray",
 }
 SWAPPED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
+COMMUTATIVE = {"maximum", "minimum", "multiply", "add"}
 COMPARED = {ast.Gt: ast.Lt, ast.Lt: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is}
 
 
@@ -89,6 +90,8 @@ def _walk(
                 continue
             if isinstance(child, ast.Raise) or (isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)):
                 continue  # a message or a docstring
+            if isinstance(child, ast.keyword) and child.arg == "strict":
+                continue  # zip's guard: of lists that have the same length by construction
             here = (*trail, (name, index))
             yield here, within, child
             yield from _walk(child, here, within, without)
@@ -102,6 +105,10 @@ def _put(tree: ast.AST, trail: tuple, replacement: ast.AST) -> None:
         setattr(tree, name, copy.deepcopy(replacement))
     else:
         getattr(tree, name)[index] = copy.deepcopy(replacement)
+
+
+def _same(one: ast.AST, other: ast.AST) -> bool:
+    return ast.dump(one) == ast.dump(other)
 
 
 def _text(node: ast.AST) -> str:
@@ -140,7 +147,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         yield "slice", node.value
     elif isinstance(node, ast.Call):
         yield from _call_changes(node)
-    elif isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.ctx, ast.Load):
+    elif isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.ctx, ast.Load) and not _same(*node.elts):
         yield "swapped pair", ast.Tuple(node.elts[::-1], node.ctx)
     elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         yield "statement", ast.Pass()
@@ -153,7 +160,9 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 def _call_changes(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
     if isinstance(node.func, ast.Attribute) and node.func.attr in ("detach", "copy") and not node.args:
         yield "dropped call", node.func.value
-    if len(node.args) >= 2 and not any(isinstance(arg, ast.Starred) for arg in node.args[:2]):
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+    pair = len(node.args) >= 2 and not any(isinstance(arg, ast.Starred) for arg in node.args[:2])
+    if pair and name not in COMMUTATIVE and not _same(*node.args[:2]):
         yield "swapped arguments", ast.Call(node.func, [node.args[1], node.args[0], *node.args[2:]], node.keywords)
     if (
         isinstance(node.func, ast.Attribute)
@@ -162,5 +171,5 @@ def _call_changes(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
     ):
         yield "dropped function", node.args[0]
     for k, keyword in enumerate(node.keywords):
-        if keyword.arg:
+        if keyword.arg and keyword.arg != "strict":
             yield "dropped keyword", ast.Call(node.func, node.args, node.keywords[:k] + node.keywords[k + 1 :])
