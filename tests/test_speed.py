@@ -141,6 +141,8 @@ def test_the_table_and_the_file_say_what_was_found(monkeypatch, tmp_path, capsys
     assert speed.main() == code
     assert word in capsys.readouterr().out
     (row,) = json.loads((tmp_path / "speed.json").read_text())["criteria"]
+    text = (tmp_path / "speed.md").read_text()
+    assert f"| {row['value']:.3f} |" in text and f"| {word} |" in text and ("not explained yet" in text) == (word == "missed")
     assert row["verdict"] == word and row["limit"] == 1.10 and row["value"] == pytest.approx(ratio, rel=2e-3) and len(row["blocks"]) == 3
 
 

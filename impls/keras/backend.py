@@ -102,10 +102,7 @@ class Base:
 
     def on_device(self, batch):
         with self.engine.scope():
-            return self.tensors(batch)
-
-    def tensors(self, batch):
-        return {name: self.engine.tensor(array) for name, array in batch.items()}
+            return {name: self.engine.tensor(array) for name, array in batch.items()}
 
     def host(self, arrays):
         return {name: self.keras.ops.convert_to_numpy(value) for name, value in arrays.items()}
@@ -184,7 +181,8 @@ class Trainable(Base):
         return self.once("gradients", batch)
 
     def train(self, batches):
-        return self.stacked("loss", self.loops["train"](map(self.tensors, batches)))["loss"]  # the loop is in the engine's scope
+        given = ({name: self.engine.fed(array) for name, array in batch.items()} for batch in batches)  # made within the loop's own scope
+        return self.stacked("loss", self.loops["train"](given))["loss"]
 
     def apply_gradients(self, gradients):
         self.loops["apply"]([self.on_device(gradients)])

@@ -1,4 +1,4 @@
-"""`python -m tests.speed`: does each implementation reach what it must? See `criteria.py`; prints a table, and `--out` writes JSON."""
+"""`python -m tests.speed`: does each implementation reach what it must? See `criteria.py`; prints a table, and `--out` writes two files."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ import impls
 from harness import machine
 from harness.bench.statistics import Estimate, estimate, paired
 from harness.files import write_text
-from tests.speed import measure, parent, profiles
+from tests.speed import measure, page, parent, profiles
 from tests.speed.criteria import CRITERIA, FLOORS, Criterion, judge
 
 COMMANDS = {"isoform list": ["list"], "isoform --help": ["--help"]}
@@ -42,6 +42,7 @@ def main() -> int:
     Console().print(table(rows))
     if asked.out:
         write_text(asked.out, json.dumps(found, indent=1, allow_nan=False) + "\n")
+        page.write(asked.out)
     words = {row["verdict"] for row in rows}
     return 1 if "missed" in words else 4 if "cannot tell" in words else 0
 
@@ -52,7 +53,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="criteria whose spec, name or kind (pair harness command parent) holds this text")
     parser.add_argument("--blocks", type=int, default=5, help="of fresh processes; fewer than 2 cannot tell (default 5)")
     parser.add_argument("--profile", action="store_true", help="for what is not met, where the time goes")
-    parser.add_argument("--out", type=Path, help="a JSON file")
+    parser.add_argument("--out", type=Path, help="a JSON file, with a page for people beside it")
     return parser.parse_args()
 
 
@@ -88,11 +89,13 @@ def row(one: Criterion, found: Estimate, seconds: list[dict[str, float]]) -> dic
 
 
 def profiled(rows: list[dict], note: Callable) -> dict:
-    """{implementation: where its time goes} of all that is not met, and of what it is held against."""
-    names = {name for one in rows if one["verdict"] != "met" and one["kind"] == "pair" for name in (one["new"], one["base"])}
+    """{contestant: where its time goes} of all that is not met, and of what it is held against."""
+    wanted = {
+        (one["spec"], name) for one in rows if one["verdict"] != "met" and one["kind"] == "pair" for name in (one["new"], one["base"])
+    }
     found = {}
-    for name, which in sorted({(name, one["spec"]) for one in rows for name in names & {one["new"], one["base"]}}):
-        if name in impls.available():
+    for which, name in sorted(wanted):
+        if not name.startswith("products:"):
             note(f"profile of {name}, {which}")
             found[f"{which} {name}"] = profiles.of(name, which, 25 if which == "vae" else 1)
     return found

@@ -1,28 +1,33 @@
-"""Where an implementation's time goes: `python -m tests.speed.profiles IMPLEMENTATION SPEC STEPS` prints it as JSON, largest first.
+"""Where a contestant's time goes: `python -m tests.speed.profiles CONTESTANT SPEC STEPS` prints it as JSON, largest first.
 
-Python's own profiler for all; for what runs on PyTorch, its operators too. Shares are of the time of a round.
+Python's own profiler for all; for what runs on PyTorch, its operators too; for PCA, the parts of a fit, each timed alone as its framework
+has it. Shares are of the time of a round.
 """
 
 import cProfile
+import importlib
 import json
 import os
 import pstats
 import subprocess
 import sys
+import timeit
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 
 import impls
 from harness.processes import ROOT, THREAD_VARIABLES, cpus
+from tests.speed.contestants import implementation_of, make, rows, spec_of
 
 ROWS = 12
 
 
-def of(implementation: str, which: str, steps: int) -> list[dict]:
+def of(contestant: str, which: str, steps: int) -> list[dict]:
     """[{"what", "share", "calls_a_step"}, ...], measured in a process of its own."""
-    own = dict(impls.load(implementation).environment)
+    own = dict(impls.load(name).environment) if (name := implementation_of(contestant)) else {}
     variables = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(len(cpus()))), **own, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.speed.profiles", implementation, which, str(steps)]
+    command = [sys.executable, "-m", "tests.speed.profiles", contestant, which, str(steps)]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True, timeout=300)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -32,8 +37,8 @@ def python_functions(run, steps: int) -> list[dict]:
     profile.runcall(run)
     stats = pstats.Stats(profile).stats
     total = sum(own for _, _, own, _, _ in stats.values())
-    rows = sorted(stats.items(), key=lambda item: -item[1][2])[:ROWS]
-    return [{"what": said(*where), "share": own / total, "calls_a_step": calls / steps} for where, (_, calls, own, _, _) in rows]
+    largest = sorted(stats.items(), key=lambda item: -item[1][2])[:ROWS]
+    return [{"what": said(*where), "share": own / total, "calls_a_step": calls / steps} for where, (_, calls, own, _, _) in largest]
 
 
 def said(file: str, line: int, function: str) -> str:
@@ -47,27 +52,40 @@ def torch_operators(run, steps: int) -> list[dict]:
         start = perf_counter()
         run()
         total = perf_counter() - start
-    rows = sorted(profile.key_averages(), key=lambda row: -row.self_cpu_time_total)[:ROWS]
-    return [{"what": row.key, "share": row.self_cpu_time_total * 1e-6 / total, "calls_a_step": row.count / steps} for row in rows]
+    largest = sorted(profile.key_averages(), key=lambda row: -row.self_cpu_time_total)[:ROWS]
+    return [{"what": row.key, "share": row.self_cpu_time_total * 1e-6 / total, "calls_a_step": row.count / steps} for row in largest]
 
 
-def main(implementation: str, which: str, steps: str) -> None:
+def fit_parts(name: str, which: str, round_s: float) -> list[dict]:
+    """The product and the eigenvectors of a fit, of data that are centred already."""
+    spec = spec_of(which)
+    x = rows(spec)
+    found = []
+    for what, run in importlib.import_module(f"tests.speed.bare.in_{name}").fit_parts(x, spec.d_z).items():
+        run()
+        seconds = median(timeit.repeat(run, repeat=5, number=1))
+        found.append({"what": what, "share": seconds / round_s, "calls_a_step": 1.0})
+    return found
+
+
+def main(contestant: str, which: str, steps: str) -> None:
     from tests.speed.child import warm_up
-    from tests.speed.contestants import make
 
     answers = os.dup(1)
     os.dup2(2, 1)
-    one = make(implementation, which, int(steps))
+    one = make(contestant, which, int(steps))
     warm_up(one)
 
     def run() -> None:
         one.run()
         one.block()
 
-    rows = python_functions(run, int(steps))
-    if "torch" in implementation:
-        rows += torch_operators(run, int(steps))
-    os.write(answers, json.dumps(rows).encode() + b"\n")
+    found = python_functions(run, int(steps))
+    if "torch" in contestant:
+        found += torch_operators(run, int(steps))
+    if contestant in ("numpy", "torch", "jax") and not spec_of(which).trains:
+        found += fit_parts(contestant, which, median(timeit.repeat(run, repeat=5, number=1)))
+    os.write(answers, json.dumps(found).encode() + b"\n")
 
 
 if __name__ == "__main__":

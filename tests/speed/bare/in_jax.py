@@ -83,3 +83,14 @@ class Products:
 
     def block(self):
         jax.block_until_ready(self.out)
+
+
+def fit_parts(x, d_z):
+    """{what: a call of it}, of a PCA by the covariance."""
+    x = jnp.array(x)
+    product, eigenvectors = jax.jit(lambda x: x.T @ x), jax.jit(jnp.linalg.eigh)
+    covariance = product(x)
+    return {
+        "product: dot": lambda: jax.block_until_ready(product(x)),
+        "eigenvectors: all": lambda: jax.block_until_ready(eigenvectors(covariance)),
+    }

@@ -2,6 +2,7 @@
 covariance method of scikit-learn's PCA."""
 
 import numpy as np
+from scipy.linalg import eigh, get_blas_funcs
 from sklearn.decomposition import PCA
 
 from specs.parameters import layers
@@ -45,3 +46,14 @@ class ScikitLearn:
 
     def parameters(self):
         return {"components": self.pca.components_, "explained_variance": self.pca.explained_variance_, "mean": self.pca.mean_}
+
+
+def fit_parts(x, d_z):
+    """{what: a call of it}, of a PCA by the covariance."""
+    covariance = x.T @ x
+    last = (x.shape[1] - d_z, x.shape[1] - 1)
+    syrk = get_blas_funcs("syrk", (x,))
+    return {
+        "product: syrk": lambda: syrk(1.0, x.T),
+        "eigenvectors: a subset": lambda: eigh(covariance, subset_by_index=last, check_finite=False),
+    }

@@ -61,3 +61,10 @@ class Products:
 
     def block(self):
         pass
+
+
+def fit_parts(x, d_z):
+    """{what: a call of it}, of a PCA by the covariance."""
+    x = torch.tensor(x)
+    covariance = x.T @ x
+    return {"product: mm": lambda: x.T @ x, "eigenvectors: all": lambda: torch.linalg.eigh(covariance)}
