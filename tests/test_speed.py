@@ -134,6 +134,21 @@ def test_a_contestant_that_dies_is_named():
         pass
 
 
+def test_what_is_measured_again_replaces_what_was_there(monkeypatch, tmp_path, capsys):
+    path = tmp_path / "speed.json"
+    for only, ratio in (("vae jax-scan / bare", 1.5), ("vae torch / bare", 1.0), ("vae jax-scan / bare", 1.0)):
+        monkeypatch.setattr(measure, "pair", lambda names, which, steps, seed, ratio=ratio: {names[0]: ratio, names[1]: 1.0})
+        monkeypatch.setattr(sys, "argv", ["speed", "--only", only, "--blocks", "2", "--out", str(path)])
+        speed.main()
+    found = json.loads(path.read_text())
+    assert [(row["criterion"], row["value"]) for row in found["criteria"]] == [
+        ("jax-scan / bare:jax-scan", 1.0),
+        ("torch / bare:torch", 1.0),
+    ]
+    path.write_text(json.dumps(found | {"machine": {"cpu": "another"}}))
+    assert speed.main() == 2 and "another machine" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("ratio", "word", "code"), [(1.0, "met", 0), (1.5, "missed", 1)])
 def test_the_table_and_the_file_say_what_was_found(monkeypatch, tmp_path, capsys, ratio, word, code):
     monkeypatch.setattr(measure, "pair", lambda names, which, steps, seed: {names[0]: ratio * (1 + seed / 1000), names[1]: 1.0})

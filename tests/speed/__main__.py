@@ -28,16 +28,17 @@ def main() -> int:
     if not chosen:
         print("nothing to measure: no criterion is about that", file=sys.stderr)
         return 2
-    note = Console(stderr=True).print
+    note, card = Console(stderr=True).print, machine.card()
+    earlier = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out and asked.out.exists() else {"machine": card}
+    if earlier["machine"] != card:
+        print(f"{asked.out} is of another machine: {earlier['machine']['cpu']}; mend: another --out", file=sys.stderr)
+        return 2
     rows = list(measured(chosen, asked.blocks, note))
     found = {
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python -m tests.speed", *sys.argv[1:]]),
-        "machine": machine.card(),
-        "blocks": asked.blocks,
+        "machine": card,
         "rounds": measure.ROUNDS,
-        "criteria": rows,
-        "profiles": profiled(rows, note) if asked.profile else {},
+        "criteria": together(earlier.get("criteria", []), rows),
+        "profiles": earlier.get("profiles", {}) | (profiled(rows, note) if asked.profile else {}),
     }
     Console().print(table(rows))
     if asked.out:
@@ -53,7 +54,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="criteria whose spec, name or kind (pair harness command parent) holds this text")
     parser.add_argument("--blocks", type=int, default=5, help="of fresh processes; fewer than 2 cannot tell (default 5)")
     parser.add_argument("--profile", action="store_true", help="for what is not met, where the time goes")
-    parser.add_argument("--out", type=Path, help="a JSON file, with a page for people beside it")
+    parser.add_argument("--out", type=Path, help="JSON, with a page for people beside it; what is not measured again stays")
     return parser.parse_args()
 
 
@@ -78,9 +79,16 @@ def block(one: Criterion, number: int) -> dict[str, float]:
     return measure.pair(tuple(dict.fromkeys((one.new, one.base, *floors))), one.spec, one.steps, number)
 
 
+def together(earlier: list[dict], rows: list[dict]) -> list[dict]:
+    """What was measured again replaces what was there, in the order of the criteria."""
+    found = {(one["spec"], one["criterion"]): one for one in [*earlier, *rows]}
+    return [found[key] for one in CRITERIA if (key := (one.spec, one.name)) in found]
+
+
 def row(one: Criterion, found: Estimate, seconds: list[dict[str, float]]) -> dict:
     known = {"low": found.low, "high": found.high}
     return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"), "command": " ".join(["python -m tests.speed", *sys.argv[1:]]),
         "criterion": one.name, "spec": one.spec, "kind": one.kind, "text": one.text, "new": one.new, "base": one.base,
         "limit": one.limit, "least": one.least, "value": found.value,
         **{name: None if math.isnan(value) else value for name, value in known.items()},

@@ -17,16 +17,17 @@ def markdown(found: dict, why: dict[str, str]) -> str:
     head = [
         "# Speed of the implementations themselves",
         "",
-        f"Made {found['made']} by `{found['command']}` on {card['cpu']}, {card['cores']} cores: {found['blocks']} blocks of fresh "
-        f"processes that run side by side, {found['rounds']} rounds of each in random order. A value is the ratio of seconds, or seconds; "
-        "its interval has 95 %, over blocks. *met*: all of the interval is within the limit; *missed*: none of it is.",
+        f"On {card['cpu']}, {card['cores']} cores: blocks of fresh processes that run side by side, {found['rounds']} rounds of each in "
+        "random order. A value is the ratio of seconds, or seconds; its interval has 95 %, over blocks. *met*: all of the interval is "
+        "within the limit; *missed*: none of it is.",
         "",
-        "| what | value | 95 % interval | limit | ms a step | verdict |",
-        "|---|---|---|---|---|---|",
+        "| what | value | 95 % interval | limit | ms a step | blocks | made | verdict |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     lines = [line(row) for row in rows]
     open_ = [row for row in rows if row["verdict"] != "met"]
-    words = ["", "## What is not met, and why", ""] if open_ else []
+    words = ["", *(f"`{command}`" for command in dict.fromkeys(row["command"] for row in rows))]
+    words += ["", "## What is not met, and why", ""] if open_ else []
     words += [f"- **{row['text']}** ({row['value']:.3f}, {row['verdict']}): {why.get(key(row), 'not explained yet')}" for row in open_]
     return "\n".join(head + lines + words + profiles(found["profiles"])) + "\n"
 
@@ -41,7 +42,8 @@ def line(row: dict) -> str:
     timed = row["kind"] in ("pair", "harness")
     seconds = {name: geometric_mean([block[name] for block in row["blocks"]]) for name in row["blocks"][0]} if timed else {}
     each = ", ".join(f"{name} {1e3 * value:.2f}" for name, value in seconds.items())
-    return f"| {row['text']} | {row['value']:.3f} | {interval} | {limit} | {each} | {row['verdict']} |"
+    cells = [row["text"], f"{row['value']:.3f}", interval, limit, each, str(len(row["blocks"])), row["made"][:16], row["verdict"]]
+    return f"| {' | '.join(cells)} |"
 
 
 def profiles(found: dict[str, list[dict]]) -> list[str]:
