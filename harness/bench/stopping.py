@@ -48,7 +48,7 @@ FIRST = ("train", "fit", "encode", "decode")  # what a first look is at: a loss 
 LEVELS = {
     "quick": Level(blocks=3, rounds=10, cold_blocks=1, operations=FIRST, note="no ranking"),
     "ci": Level(blocks=5, rounds=15, cold_blocks=5, more=2, target=0.10),
-    "report": Level(blocks=10, rounds=25, cold_blocks=5, more=5, target=0.05),
+    "report": Level(blocks=10, rounds=25, cold_blocks=3, more=5, target=0.05),
     "sweep": Level(blocks=3, rounds=10, cold_blocks=0, operations=("train", "fit"), note="no ranking", memory=False),
 }
 

@@ -20,6 +20,7 @@ from harness.processes import ROOT, THREAD_VARIABLES, cpus
 from tests.speed.contestants import SEED, implementation_of, spec_of
 
 ROUNDS = 12  # of each contestant in a block
+WARM_UP = 6  # rounds after a pause, of the loop by hand: bench warms up with as many at least
 PAUSE_S = 0.03  # between two rounds, in which the threads of the last go to sleep
 SILENCE_S = 240.0
 
@@ -87,7 +88,10 @@ def pair(names: tuple[str, ...], which: str, steps: int, seed: int, use: list[in
 
 
 def harness(name: str, which: str, seed: int, turns: int = 3) -> dict[str, float]:
-    """One block: what bench measures in a worker of its own, and the loop by hand with as many steps a round, in turn."""
+    """One block: what bench measures in a worker of its own, and the loop by hand with as many steps a round, in turn.
+
+    Of the turns, the one whose ratio is the median: a machine that changes its pace between the two halves of a turn spoils that turn alone.
+    """
     spec, own, by_hand = spec_of(which), [], []
     batch = spec.training.batch_size
     cell = Cell(spec.name, spec.hash, name, "train", "cpu", "float32", "highest", batch)
@@ -99,15 +103,16 @@ def harness(name: str, which: str, seed: int, turns: int = 3) -> dict[str, float
         with Child(name, which, first["steps_per_round"]) as child:
             for turn in range(turns):
                 pieces: list[Callable[[], None]] = [
-                    lambda: own.extend(step_seconds(timed(station, cell))),
-                    lambda: by_hand.extend(child.rounds(ROUNDS)),
+                    lambda: own.append(median(step_seconds(timed(station, cell)))),
+                    lambda: by_hand.append(median(child.rounds(WARM_UP + ROUNDS)[WARM_UP:])),
                 ]
                 for piece in pieces[:: 1 if (turn + seed) % 2 else -1]:
                     time.sleep(PAUSE_S)
                     piece()
     finally:
         station.close()
-    return {f"harness:{name}": median(own), name: median(by_hand)}
+    _, *middle = sorted((a / b, a, b) for a, b in zip(own, by_hand, strict=True))[turns // 2]
+    return dict(zip((f"harness:{name}", name), middle, strict=True))
 
 
 def timed(station: Station, cell: Cell) -> dict:

@@ -31,9 +31,10 @@
       var left = rows.filter(function (row) { return !row.hidden; }).length;
       shown.textContent = left + " of " + rows.length + " cells shown";
     };
+    var clear = function () { all("select, input", form).forEach(function (one) { one.value = ""; }); };
     form.addEventListener("input", apply);
     form.addEventListener("submit", function (event) { event.preventDefault(); });
-    form.addEventListener("reset", function () { setTimeout(apply, 0); });
+    form.addEventListener("reset", function (event) { event.preventDefault(); clear(); apply(); });
     apply();
   }
 
