@@ -90,7 +90,7 @@ def pair(names: tuple[str, ...], which: str, steps: int, seed: int, use: list[in
 def harness(name: str, which: str, seed: int, turns: int = 3) -> dict[str, float]:
     """One block: what bench measures in a worker of its own, and the loop by hand with as many steps a round, in turn.
 
-    Of the turns, the one whose ratio is the median: a machine that changes its pace between the two halves of a turn spoils that turn alone.
+    Of the turns, the one whose ratio is the median: a machine that changes its pace within a turn spoils that one alone.
     """
     spec, own, by_hand = spec_of(which), [], []
     batch = spec.training.batch_size
