@@ -20,7 +20,8 @@ from harness.processes import ROOT, THREAD_VARIABLES, cpus
 from tests.speed.contestants import SEED, implementation_of, spec_of
 
 ROUNDS = 12  # of each contestant in a block
-WARM_UP = 6  # rounds after a pause, of the loop by hand: bench warms up with as many at least
+WARM_UP = 24  # rounds of the loop by hand before those that count: about as many as bench takes, since both train on, and NumPy is
+# slower by 1 % once the moments of dead units have decayed to subnormal numbers
 PAUSE_S = 0.03  # between two rounds, in which the threads of the last go to sleep
 SILENCE_S = 240.0
 
@@ -87,7 +88,7 @@ def pair(names: tuple[str, ...], which: str, steps: int, seed: int, use: list[in
     return {name: median(seconds) for name, seconds in found.items()}
 
 
-def harness(name: str, which: str, seed: int, turns: int = 3) -> dict[str, float]:
+def harness(name: str, which: str, seed: int, turns: int = 7) -> dict[str, float]:
     """One block: what bench measures in a worker of its own, and the loop by hand with as many steps a round, in turn.
 
     Of the turns, the one whose ratio is the median: a machine that changes its pace within a turn spoils that one alone.
