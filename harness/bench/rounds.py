@@ -13,6 +13,7 @@ SHORTEST_ON_DEVICE_S = 1e-3
 OVERHEAD = 0.01  # wait and timer, as a share of a round, at most
 GROUP = 3  # rounds whose median is one look at the trend
 WARM_UP_ROUNDS, WARM_UP_S = 60, 5.0  # at most
+STEADY_S = 0.3  # at least, just before the timed rounds: TensorFlow's get faster for as long, by too little a round for the rule to see
 LONGEST = 10  # a round needs no more than this many times what is enough; else what is slow would take for ever
 TRIES = 12
 MOST_STEPS = 10**6  # in a round: a step of 10 ns is none
@@ -56,7 +57,7 @@ def settle(model: Model, operation: str, batch: dict, seed: int, device: str) ->
         enough, found = max(SHORTEST_S.get(device, SHORTEST_ON_DEVICE_S), wait / OVERHEAD), median(seconds[-GROUP:])
         if found >= enough and (found <= LONGEST * enough or steps == 1):
             gc.collect()  # once, now: within the rounds it is off. It leaves the caches cold, so warm up once more
-            again, still_falling = warm_up(model)
+            again, still_falling = warm_up(model, STEADY_S)
             return Settled(steps, wait, warmed + len(again), len(seconds) + len(again), still_falling)
         step_s, steps = found / steps, math.ceil(steps * min(1.5 * enough / found, 1000))  # 1.5: rounds may still get a little faster
         if steps > MOST_STEPS:
@@ -66,12 +67,13 @@ def settle(model: Model, operation: str, batch: dict, seed: int, device: str) ->
     raise RuntimeError(f"no number of steps makes a round of {enough:.2g} to {LONGEST * enough:.2g} s; the last took {found:.2g} s")
 
 
-def warm_up(model: Model) -> tuple[list[float], bool]:
-    """Run until the median of the last rounds is not below that of those before them, or a limit is reached."""
-    seconds, end = timed(model, GROUP), perf_counter() + WARM_UP_S
-    while len(seconds) < WARM_UP_ROUNDS and perf_counter() < end:
+def warm_up(model: Model, least_s: float = 0.0) -> tuple[list[float], bool]:
+    """Run for `least_s`, and until the median of the last rounds is not below that of those before them, or a limit is reached."""
+    start = perf_counter()
+    seconds = timed(model, GROUP)
+    while len(seconds) < WARM_UP_ROUNDS and perf_counter() - start < WARM_UP_S:
         seconds += timed(model, GROUP)
-        if median(seconds[-GROUP:]) >= median(seconds[-2 * GROUP : -GROUP]):
+        if median(seconds[-GROUP:]) >= median(seconds[-2 * GROUP : -GROUP]) and perf_counter() - start >= least_s:
             return seconds, False
     return seconds, True
 
