@@ -53,8 +53,16 @@ def test_a_round_is_long_enough_for_the_clock(monkeypatch, step_s, block_s, devi
 
 
 def test_rounds_that_get_faster_are_warm_up(monkeypatch):
-    settled = rounds.settle(model := Clockwork(monkeypatch, 0.02, slow=7), "train", {}, 0, "cpu")
-    assert settled == rounds.Settled(1, 0.0, 12, 12, False) and model.slow < 0
+    settled = rounds.settle(model := Clockwork(monkeypatch, 0.021, slow=7), "train", {}, 0, "cpu")
+    assert settled == rounds.Settled(1, 0.0, 12 + 15, 12 + 15, False) and model.slow < 0  # 15 rounds are the first groups to last 0.3 s
+
+
+def test_just_before_it_is_timed_a_model_is_steady_again(monkeypatch):
+    """A garbage collection leaves the caches cold."""
+    model, collected = Clockwork(monkeypatch, 0.021), []
+    monkeypatch.setattr(rounds.gc, "collect", lambda: (collected.append(model.now), setattr(model, "slow", 2)))
+    rounds.settle(model, "train", {}, 0, "cpu")
+    assert len(collected) == 1 and model.slow < 0 and model.now - collected[0] >= rounds.STEADY_S
 
 
 def test_rounds_that_get_slower_are_not_endless(monkeypatch):
