@@ -344,3 +344,11 @@ def test_batches_carry_what_the_model_needs():
         for batch in made:
             assert np.array_equal(batch["x"], x[next(rows)].astype(np.float32))
             assert all(len(array) == 50 and array.dtype == np.float32 and array.flags.c_contiguous for array in batch.values())
+
+
+def test_the_noise_of_a_batch_is_that_of_its_step():
+    """However many steps it is drawn ahead."""
+    spec, steps = specs.load("vae"), 2 * noise.AHEAD + 3
+    made = list(noise.batches(spec, np.zeros((300, 64)), steps, "float32", 50))
+    assert len(made) == steps
+    assert all(np.array_equal(batch["eps"], noise.eps(spec, 50, step, "float32")) for step, batch in enumerate(made))
