@@ -58,6 +58,47 @@ def test_twice_the_work_takes_twice_the_time_and_nothing_is_moved(python, implem
     assert (found["planned"] is not None) == jax and (not jax or state < found["planned"] < state + (8 << 20))
 
 
+WAITS = """
+import json, traceback
+import torch
+import impls, specs
+from harness.bench import measure
+
+FROM_HOST = {"tensor", "as_tensor", "asarray", "from_numpy", "scalar_tensor"}
+TO_HOST = {"item", "tolist", "numpy", "cpu", "nonzero", "__int__", "__float__", "__bool__", "__index__", "__array__"}
+found = []
+
+class Watch(torch.overrides.TorchFunctionMode):
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name, given = getattr(function, "__name__", ""), (*args, *(kwargs or {}).values())
+        if name in TO_HOST or name in FROM_HOST and not isinstance(given[0], torch.Tensor):
+            found.append([name, " < ".join(traceback.format_stack()[-6:-1])])
+        return function(*args, **(kwargs or {}))
+
+implementation = impls.load(NAME)
+for name, operations in {"vae": ("train", "loss", "encode", "decode", "generate"), "pca": ("fit", "encode", "decode")}.items():
+    spec = specs.load(name)
+    model = implementation.build(spec)
+    for operation in operations:
+        model.prepare(measure.batch_of(spec, {"operation": operation, "batch_size": 32}), 2, operation)
+        model.run()
+        with Watch():
+            model.run()
+            model.block()
+with Watch():
+    torch.ones(1).item()  # it does watch
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.needs("torch")
+@pytest.mark.parametrize("implementation", ["torch", pytest.param("keras-torch", marks=pytest.mark.needs("keras"))])
+def test_nothing_in_a_round_would_wait_for_a_device(python, implementation):
+    """A number that becomes a tensor, or the other way, makes the host wait where the tensor lies on a GPU: seen on a CPU by the call."""
+    found = json.loads(python(WAITS.replace("NAME", repr(implementation)), **dict(impls.load(implementation).environment)).splitlines()[-1])
+    assert [name for name, _ in found] == ["item"], found
+
+
 def test_every_implementation_that_is_installed_was_looked_at():
     assert expected_implementations() <= set(IMPLEMENTATIONS)
 

@@ -51,9 +51,9 @@ class Base:
         self.model_file = importlib.import_module(f"impls.keras.{spec.model}")
         with engine.scope():
             self.model = getattr(self.model_file, MODELS[spec.model])(spec)
-            self.generator = self.keras.random.SeedGenerator(0)
+            self.generator, its_state = engine.generator()
         self.named, self.others = self.variables()
-        self.state = [*self.named.values(), *self.others, self.generator.state]
+        self.state = [*self.named.values(), *self.others, *its_state]
         self.loops = {name: engine.loop(function, self.state) for name, function in self.functions().items()}
 
     def functions(self):
@@ -111,10 +111,8 @@ class Base:
         return {name: np.stack([self.keras.ops.convert_to_numpy(result) for result in results])}
 
     def seed(self, seed):
-        """API: on PyTorch the generator counts up from its seed, so that neighbouring seeds would share their noise: spread them."""
-        spread = np.random.SeedSequence(seed).generate_state(1)[0]
         with self.engine.scope():
-            self.generator.state.assign(np.array([spread, 0], np.uint32).astype(self.generator.state.dtype))
+            self.engine.seed(self.generator, seed)
 
     def facts(self):
         with self.engine.scope():
@@ -169,7 +167,7 @@ class Trainable(Base):
         self.optimizer.apply([gradients[name] for name in self.named])
 
     def noise(self, batch):
-        return self.keras.random.normal((batch["x"].shape[0], self.spec.d_z), dtype=self.engine.dtype, seed=self.generator)
+        return self.engine.normal((batch["x"].shape[0], self.spec.d_z), self.generator)
 
     def draw(self, batch):
         return self.x_hat({"z": self.noise(batch)})

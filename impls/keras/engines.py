@@ -51,6 +51,17 @@ class Engine:
         """One step of the optimizer within a training step."""
         optimizer.apply(gradients)
 
+    def generator(self):
+        """A source of noise; (it, the variables that are its state, so that a compiled function goes on with them)."""
+        generator = self.keras.random.SeedGenerator(0)
+        return generator, [generator.state]
+
+    def seed(self, generator, seed):
+        generator.state.assign(np.array([seed, 0], np.uint32).astype(generator.state.dtype))
+
+    def normal(self, shape, generator):
+        return self.keras.random.normal(shape, dtype=self.dtype, seed=generator)
+
     def planned(self, function, variables, batch):
         """Bytes that a compiler has planned for a step: arguments, results, scratch, less what shares memory. None where none tells."""
         return None
@@ -204,7 +215,21 @@ class Torch(Engine):
         steps = list(optimizer.iterations.value.to(torch.float32).repeat(len(p)).unbind())
         rule = {"lr": float(optimizer.learning_rate), "beta1": optimizer.beta1, "beta2": optimizer.beta2, "eps": optimizer.epsilon}
         adam(p, list(gradients), m, v, [], steps, fused=True, amsgrad=False, weight_decay=0.0, maximize=False, **rule)
-        optimizer.iterations.assign_add(1)
+        optimizer.iterations.value.add_(1)  # API: assign_add would make a tensor of the 1, which on a device has to wait for it
+
+    def generator(self):
+        """API: Keras' own makes one of PyTorch's for each draw, and its seed goes to the device and back."""
+        import torch
+
+        return torch.Generator(self.device), []
+
+    def seed(self, generator, seed):
+        generator.manual_seed(seed)
+
+    def normal(self, shape, generator):
+        import torch
+
+        return torch.randn(shape, generator=generator, dtype=getattr(torch, self.dtype), device=self.device)
 
     def block(self, values):
         import torch

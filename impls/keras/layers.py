@@ -65,4 +65,4 @@ def data_mean(spec: Spec, logits: Float[Array, "n d_x"]) -> Float[Array, "n d_x"
 
 def mean(values: Float[Array, "n ..."]) -> Float[Array, "..."]:
     """Over the first axis. API: ops.mean computes float64 in float32 on JAX and PyTorch."""
-    return ops.sum(values, axis=0) / ops.cast(ops.shape(values)[0], values.dtype)
+    return ops.divide(ops.sum(values, axis=0), ops.shape(values)[0])
