@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from specs import Spec, parameters
 Trained = tuple[np.ndarray, Arrays, dict]  # losses, parameters, optimizer state
 TAPE = {"quick": 100, "ci": 300, "report": 1000}
 FLOAT32_STEPS = {"quick": 40, "ci": 100, "report": 200}
+SEEDS = 5  # tried, until float32 determines enough steps: one of twenty has a tie too early
 FEW = 12  # steps where equality does not need many
 
 
@@ -90,15 +92,16 @@ def adam_on_tape(spec: Spec, steps: int, dtype: str) -> oracle.Adam:
     return truth
 
 
-def reference_trajectory(c: Context, steps: int) -> Trained:
+def reference_trajectory(c: Context, steps: int, spec: Spec | None = None) -> Trained:
     """(losses, parameters, optimizer state) of the NumPy reference in float64, on the batches that c.dtype sees."""
+    spec = spec or c.spec
 
     def make() -> Trained:
-        model = c.reference()
-        model.set_parameters(parameters.initial(c.spec, c.dtype))
-        return trained_on(model, c.batches(steps))
+        model = c.reference(spec)
+        model.set_parameters(parameters.initial(spec, c.dtype))
+        return trained_on(model, c.batches(steps, spec))
 
-    return c.once(f"trajectory {steps}", make)
+    return c.once(f"trajectory {steps} {spec.hash}", make)
 
 
 def oracle_trajectory(model: Model, given: Iterable[Arrays], start: Arrays, record: Comparisons, rng: np.random.Generator) -> Trained:
@@ -148,23 +151,25 @@ def check_trajectory(c: Context) -> None:
     7,
     "trajectory in float32",
     dtypes=("float32",),
-    count=lambda c: (3 + 2 * n_tensors(c.spec) + FLOAT32_STEPS[c.level]) if c.spec.trains else 3 + 4,
+    count=lambda c: (4 + 2 * n_tensors(c.spec) + FLOAT32_STEPS[c.level]) if c.spec.trains else 3 + 4,
     cause="a product in lower precision (TF32, bf16), a constant rounded early, an unstable form",
 )
 def check_float32(c: Context) -> None:
     if not c.spec.trains:
         return _float32_pca(c)
-    steps, model, reference = FLOAT32_STEPS[c.level], c.fresh(), c.reference()
+    model, reference = c.fresh(), c.reference()
     start, first = parameters.initial(c.spec, "float32"), c.batch()
     reference.set_parameters(start)
     of_first = Determined(c.spec, c.reference(), [first], "float32")
     of_first.closes(
         c.record, "step-1 gradient", model.gradients(first), reference.gradients(first), c.gates.gradients_float32, 0, "gradient"
     )
-    losses, _, _ = reference_trajectory(c, steps)
-    known, end, mask = c.once(f"determined {steps}", lambda: determined(c.spec, c.reference(), c.batches(steps), c.draw(5)))
+    steps = FLOAT32_STEPS[c.level]
+    spec, (known, end, mask, sure) = _well_determined(c, steps)
+    losses, _, _ = reference_trajectory(c, steps, spec)
     c.record.same(f"float32 determines {known} steps, at least {LEAST_STEPS}", known >= min(LEAST_STEPS, steps), True)
-    given = list(c.batches(steps))
+    c.record.same(f"float32 determines the losses of {sure} steps, at least {LEAST_STEPS}", sure >= min(LEAST_STEPS, steps), True)
+    model, given = c.fresh(spec), list(c.batches(steps, spec))
     got = model.train(given[:known])
     after = model.parameters()
     for name, value in end.items():
@@ -176,8 +181,20 @@ def check_float32(c: Context) -> None:
         got = np.concatenate([got, model.train(given[known:])])
     c.record.same("number of losses", got.shape, losses.shape)
     for step in range(steps):
-        c.record.close(f"loss of step {step + 1}", got[step : step + 1], losses[step : step + 1], c.gates.losses_float32)
+        gate = c.gates.losses_float32 if step < sure else c.gates.low_precision
+        c.record.close(f"loss of step {step + 1}", got[step : step + 1], losses[step : step + 1], gate)
     return None
+
+
+def _well_determined(c: Context, steps: int) -> tuple[Spec, tuple[int, Arrays, Arrays, int]]:
+    """The spec, and what float32 determines of its training; where a tie lies in its first steps, with another seed."""
+    for more in range(SEEDS):
+        spec = c.spec.replace(seed=(c.spec.seed + more) % 2**32)
+        make = partial(determined, spec, c.reference(spec), c.batches(steps, spec), c.draw(5))
+        found = c.once(f"determined {steps} {spec.hash}", make)
+        if min(found[0], found[3]) >= min(LEAST_STEPS, steps):
+            break
+    return spec, found
 
 
 def _float32_pca(c: Context) -> None:

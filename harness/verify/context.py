@@ -103,8 +103,8 @@ class Context:
         rows = np.arange(step * n, step * n + n) % len(self.data.train)
         return batch(self.spec, self.data.train[rows], step, self.dtype)
 
-    def batches(self, steps: int):
-        return batches(self.spec, self.data.train, steps, self.dtype, self.rows)
+    def batches(self, steps: int, spec: Spec | None = None):
+        return batches(spec or self.spec, self.data.train, steps, self.dtype, self.rows)
 
     def draw(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([self.spec.seed, 6, *key])
