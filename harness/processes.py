@@ -54,6 +54,7 @@ class Worker:
             **dict.fromkeys(THREAD_VARIABLES, str(len(chosen))),
             **dict(implementation.environment),
             "TF_CPP_MIN_LOG_LEVEL": "2",
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # else the first of several takes three quarters of a device's memory
             "PYTHONPATH": os.pathsep.join(filter(None, [str(root or ROOT), os.environ.get("PYTHONPATH", "")])),
             **(environment or {}),
         }

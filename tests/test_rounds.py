@@ -217,21 +217,27 @@ def test_a_step_of_no_time_is_refused(monkeypatch):
 
 
 class Late(Clockwork):
-    """Its result arrives `late` seconds after block() has returned."""
+    """Its result arrives `late` seconds after block() has returned; to fetch it takes `fetch` seconds more."""
 
-    def __init__(self, monkeypatch, late):
+    def __init__(self, monkeypatch, late, fetch):
         super().__init__(monkeypatch, 1e-3)
-        self.late, self.pending, self.prepared = late, False, [10]
+        monkeypatch.setattr(rounds, "sleep", self.rest)
+        self.late, self.fetch, self.there, self.prepared = late, fetch, 0.0, [10]
 
     def run(self):
         super().run()
-        self.pending = True
+        self.there = self.now + self.late
+
+    def rest(self, seconds):
+        self.now += seconds
 
     def outcome(self):
-        self.now += 1e-5 + self.late * self.pending
-        self.pending = False
+        self.now = max(self.now, self.there) + self.fetch
 
 
-@pytest.mark.parametrize(("late", "seen"), [(0.0, False), (1e-3, False), (5e-3, True)])
-def test_a_block_that_does_not_wait_is_seen(monkeypatch, late, seen):
-    assert (rounds.not_waited_for(Late(monkeypatch, late), 10e-3) is not None) == seen
+@pytest.mark.parametrize(
+    ("late", "fetch", "seen"),
+    [(0.0, 1e-5, False), (1e-3, 1e-5, False), (5e-3, 1e-5, True), (0.0, 5e-3, False), (0.0, 50e-3, False), (5e-3, 5e-3, True)],
+)
+def test_a_block_that_does_not_wait_is_seen_and_the_way_from_a_device_is_not_taken_for_it(monkeypatch, late, fetch, seen):
+    assert (rounds.not_waited_for(Late(monkeypatch, late, fetch), 10e-3) is not None) == seen

@@ -1,6 +1,10 @@
 """When the blocks end, and what is said of it; what else went on, and that it is told and measured again."""
 
+import os
+import subprocess
+import sys
 import time
+import types
 
 import pytest
 
@@ -109,6 +113,28 @@ def test_what_others_take_is_what_we_have_not_taken():
     assert few["foreign"] == 0.0  # fewer ticks than mean anything
     assert disturbed(CALM | {"throttled": 2, "foreign_gpu": 1})[1] == "1 other processes were on the GPU"
     assert between(counters(5.0, 3.0, 9.0, 1.0, 9), counters(6.0, 3.0, 2.0, 0.0, 1))["foreign"] == 0.0  # a counter that goes back
+
+
+def test_siblings_are_not_foreign_to_the_gpu(monkeypatch):
+    sibling, parent = subprocess.Popen(["sleep", "60"]), os.getppid()
+    running = [types.SimpleNamespace(pid=pid) for pid in (os.getpid(), sibling.pid, 1, 2**30)]
+    fake = types.SimpleNamespace(
+        NVMLError=OSError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 1,
+        nvmlDeviceGetHandleByIndex=lambda k: k,
+        nvmlDeviceGetComputeRunningProcesses=lambda handle: running,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    try:
+        assert quiet.foreign_gpu() == 3  # to this process its own child is another's
+        monkeypatch.setattr(quiet.os, "getppid", os.getpid)  # as a worker of the process that has started it
+        assert quiet.foreign_gpu() == 2 and parent != os.getpid()
+    finally:
+        sibling.kill()
+        sibling.wait()
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert quiet.foreign_gpu() is None
 
 
 def test_a_system_that_tells_nothing_is_not_called_quiet(monkeypatch, tmp_path):

@@ -104,7 +104,7 @@ def time_cell(model: Model, spec: Spec, request: dict, emit: Callable[..., None]
             compiles=compiled,
             transfers=moved[0],
             quiet=found,
-            energy=energy.per_step(lambda: once_more.a_round(model), settled.steps, cell["device"]),
+            energy=energy.per_step(lambda: once_more.a_round(model), settled.steps, cell["device"]) if request.get("energy") else None,
             affinity=affinity,
             threads=facts.get("threads"),
             facts=facts,

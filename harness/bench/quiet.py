@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+import psutil
+
 from harness.processes import cpus
 
 STAT, VMSTAT = Path("/proc/stat"), Path("/proc/vmstat")
@@ -108,7 +110,7 @@ def _throttled() -> int | None:
 
 
 def foreign_gpu() -> int | None:
-    """Processes on any NVIDIA GPU besides this one; None where NVML does not tell."""
+    """Processes on any NVIDIA GPU besides this one and its siblings, which wait while it works; None where NVML does not tell."""
     try:
         nvml = importlib.import_module("pynvml")
     except ImportError:
@@ -119,4 +121,11 @@ def foreign_gpu() -> int | None:
         running = {process.pid for handle in handles for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
     except nvml.NVMLError:
         return None
-    return len(running - {os.getpid()})
+    return sum(not _ours(pid) for pid in running)
+
+
+def _ours(pid: int) -> bool:
+    """This process, or another child of the process that has started it."""
+    with suppress(psutil.NoSuchProcess):
+        return pid == os.getpid() or psutil.Process(pid).ppid() == os.getppid()
+    return False

@@ -34,7 +34,6 @@ TOGETHER = 2  # workers that prepare at a time where their start is not timed
 
 # A first call shows the compiler at work only where no other process has left it anything.
 NO_CACHES = {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1", "JAX_ENABLE_COMPILATION_CACHE": "false"}
-NO_PREALLOCATION = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 def bench(
@@ -281,7 +280,7 @@ class Bench:
 
     def time_cell(self, block: int, station: Station, cell: Cell, cold: bool) -> None:
         self.begin("time", block, cell)
-        outcome = station.time(cell, self.level.rounds)
+        outcome = station.time(cell, self.level.rounds, energy=block < max(self.level.cold_blocks, 1))
         if outcome.state == "ok" and (not cold or station.reopened):  # opened again, it finds what the process before has compiled
             outcome.measured.update(import_s=None, build_s=None, first_call_s=None)
         self.finish("time", block, cell, outcome)
@@ -293,25 +292,29 @@ class Bench:
             self.on_event({"event": "cell", "cell": cell.row(), "state": self.states[cell]})
         certified = iter(counted := [cell for cell in cells if cell in self.certificates])
         self.selftests(counted)
-        while some := list(islice(certified, TOGETHER)):
+        while some := list(islice(certified, self.together(counted))):
             self.remember(some)
 
     def selftests(self, cells: list[Cell]) -> None:
         """Of each implementation whose memory is measured, unless an earlier part of this run has done it."""
         asked = iter({cell.implementation: cell for cell in cells if cell.implementation not in self.selftested}.values())
-        while some := list(islice(asked, TOGETHER)):
+        while some := list(islice(asked, self.together(cells))):
             with contextlib.ExitStack() as stack, ThreadPoolExecutor(TOGETHER) as pool:
                 stations = [stack.enter_context(contextlib.closing(self.remembering(cell))) for cell in some]
                 lost = [station.open() for station in stations]  # from this thread: a worker dies with the one that has started it
                 tests = pool.map(lambda one: one[1].get(one[2]) or one[0].selftest(one[2].device), zip(stations, lost, some, strict=True))
                 for cell, outcome in zip(some, tests, strict=True):
                     got = {"expected": 0, "got": None, "reason": outcome.reason} | outcome.measured
-                    self.journal.write(
-                        "selftest", implementation=cell.implementation, device=cell.device, column="host_peak", at=now(), **got
-                    )
+                    column = "host_peak" if cell.device == "cpu" else "device_used_peak"
+                    self.journal.write("selftest", implementation=cell.implementation, device=cell.device, column=column, at=now(), **got)
+
+    @staticmethod
+    def together(cells: list[Cell]) -> int:
+        """Processes whose memory is measured at a time: NVML tells what is in use on a device, not by whom."""
+        return TOGETHER if all(cell.device == "cpu" for cell in cells) else 1
 
     def remembering(self, cell: Cell) -> Station:
-        return self.station(self.spec_of(cell), [cell], NO_CACHES | NO_PREALLOCATION)
+        return self.station(self.spec_of(cell), [cell], NO_CACHES)
 
     def spec_of(self, cell: Cell) -> Spec:
         return next(spec for spec in self.specs if (spec.name, spec.hash) == (cell.spec, cell.spec_hash))

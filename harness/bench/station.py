@@ -68,12 +68,12 @@ class Station:
             return self._lose(self.cells, Outcome("mismatch", self.prepared["reason"]))
         return {}
 
-    def time(self, cell: Cell, rounds: int) -> Outcome:
-        """Time one cell, after `prepare`."""
+    def time(self, cell: Cell, rounds: int, energy: bool = False) -> Outcome:
+        """Time one cell, after `prepare`; `energy`: also count joules, which takes seconds."""
         self.cells = [other for other in self.cells if other != cell]
         known = {name: self.prepared[name] for name in ("certificate", "code_hash", "versions", "margin", "import_s", "build_s")}
         known["first_call_s"] = self.prepared["first_call_s"][label(cell.row())]
-        return self._one("measure", known, phase="time", cell=cell.row(), rounds=rounds, affinity=cpus())
+        return self._one("measure", known, phase="time", cell=cell.row(), rounds=rounds, affinity=cpus(), energy=energy)
 
     def remember(self, cell: Cell) -> Outcome:
         """The memory pass of one cell, in place of all else."""

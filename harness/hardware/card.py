@@ -28,6 +28,8 @@ SIZES = {
     "to_device": (2**23,),
     "to_host": (2**23,),
 }
+# On a device larger ones too: small ones are over before it is busy, and its caches hold what a CPU's do not.
+SIZES_ON_DEVICE = {"matmul": (*SIZES["matmul"], 4096), "lu": (*SIZES["lu"], 4096), "triad": (2**26,)}
 UNITS = {"matmul": "FLOP/s", "lu": "FLOP/s", "triad": "B/s", "dispatch": "s", "to_device": "B/s", "to_host": "B/s"}
 ONCE = {"dispatch": "float32", "to_device": "float64", "to_host": "float64", "triad": "float64"}  # in one dtype only
 FILE = "machine.json"
@@ -51,9 +53,10 @@ class Row:
     reason: str | None
 
 
-def cases() -> dict[str, list[tuple[str, int]]]:
+def cases(device: str) -> dict[str, list[tuple[str, int]]]:
+    wanted = SIZES if device == "cpu" else SIZES | SIZES_ON_DEVICE
     return {
-        dtype: [(operation, size) for operation, sizes in SIZES.items() for size in sizes if ONCE.get(operation, dtype) == dtype]
+        dtype: [(operation, size) for operation, sizes in wanted.items() for size in sizes if ONCE.get(operation, dtype) == dtype]
         for dtype in DTYPES
     }
 
@@ -61,7 +64,7 @@ def cases() -> dict[str, list[tuple[str, int]]]:
 def measure(implementations: Iterable[Implementation], device: str, on_event: Callable[[dict], None]) -> list[Row]:
     """`on_event` is given {"event": "plan", "total": n}, then {"event": "row", "implementation": name}, at most n times."""
     chosen = [one for one in implementations if one.instrument]
-    planned = {one.name: [(dtype, *case) for dtype, some in cases().items() for case in some] for one in chosen}
+    planned = {one.name: [(dtype, *case) for dtype, some in cases(device).items() for case in some] for one in chosen}
     on_event({"event": "plan", "total": sum(map(len, planned.values())) * PROCESSES})
     found: dict[Key, list[dict]] = {(name, *case): [] for name, some in planned.items() for case in some}
     lost: dict[Key, str] = {}
