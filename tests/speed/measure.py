@@ -9,7 +9,9 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -91,29 +93,49 @@ def pair(names: tuple[str, ...], which: str, steps: int, seed: int, use: list[in
 def harness(name: str, which: str, seed: int, turns: int = 7) -> dict[str, float]:
     """One block: what bench measures in a worker of its own, and the loop by hand with as many steps a round, in turn.
 
-    Of the turns, the one whose ratio is the median: a machine that changes its pace within a turn spoils that one alone.
+    Of the turns, the one whose ratio is the median: a machine that changes its pace within a turn spoils that one alone. Which of the
+    two processes starts first, and so has the choice of the memory, changes from block to block.
     """
-    spec, own, by_hand = spec_of(which), [], []
-    batch = spec.training.batch_size
-    cell = Cell(spec.name, spec.hash, name, "train", "cpu", "float32", "highest", batch)
+    steps, own, by_hand = steps_a_round(name, which), [], []
+    first = seed // 2 % 2
+    with ExitStack() as stack:
+        if first:
+            child = stack.enter_context(Child(name, which, steps))
+        station, cell = stack.enter_context(benched(name, which))
+        if not first:
+            child = stack.enter_context(Child(name, which, steps))
+        for turn in range(turns):
+            pieces: list[Callable[[], None]] = [
+                lambda: own.append(median(step_seconds(timed(station, cell)))),
+                lambda: by_hand.append(median(child.rounds(WARM_UP + ROUNDS)[WARM_UP:])),
+            ]
+            for piece in pieces[:: 1 if (turn + seed) % 2 else -1]:
+                time.sleep(PAUSE_S)
+                piece()
+    _, *middle = sorted((a / b, a, b) for a, b in zip(own, by_hand, strict=True))[turns // 2]
+    return dict(zip((f"harness:{name}", name), middle, strict=True))
+
+
+@contextmanager
+def benched(name: str, which: str) -> Iterator[tuple[Station, Cell]]:
+    """A worker of bench that is ready to be timed, and once was."""
+    spec = spec_of(which)
+    cell = Cell(spec.name, spec.hash, name, "train", "cpu", "float32", "highest", spec.training.batch_size)
     station = Station(impls.load(name), spec, [cell], {}, SEED, SILENCE_S)
     try:
         if lost := station.open() or station.prepare():
             raise RuntimeError(f"bench has not prepared {name}: {next(iter(lost.values())).reason}")
-        first = timed(station, cell)
-        with Child(name, which, first["steps_per_round"]) as child:
-            for turn in range(turns):
-                pieces: list[Callable[[], None]] = [
-                    lambda: own.append(median(step_seconds(timed(station, cell)))),
-                    lambda: by_hand.append(median(child.rounds(WARM_UP + ROUNDS)[WARM_UP:])),
-                ]
-                for piece in pieces[:: 1 if (turn + seed) % 2 else -1]:
-                    time.sleep(PAUSE_S)
-                    piece()
+        timed(station, cell)
+        yield station, cell
     finally:
         station.close()
-    _, *middle = sorted((a / b, a, b) for a, b in zip(own, by_hand, strict=True))[turns // 2]
-    return dict(zip((f"harness:{name}", name), middle, strict=True))
+
+
+@cache
+def steps_a_round(name: str, which: str) -> int:
+    """As bench finds them."""
+    with benched(name, which) as (station, cell):
+        return timed(station, cell)["steps_per_round"]
 
 
 def timed(station: Station, cell: Cell) -> dict:
