@@ -147,6 +147,16 @@ def test_what_people_write_is_text(folder):
     assert nasty not in text and text.count("&lt;script&gt;alert(1)") >= 4 and len(Page(text).having("script")) == 2
 
 
+def test_a_page_of_a_gpu_names_it_and_has_its_speeds(folder):
+    ranked(folder)
+    for path in (folder / "verify.json", folder / "journal.jsonl"):
+        path.write_text(path.read_text().replace('"device": "cpu"', '"device": "cuda"').replace('"gpu": []', '"gpu": ["NVIDIA Test"]'))
+    text = report.build(folder).read_text()
+    assert "Test CPU, 2 cores, NVIDIA Test</h1>" in text and "--device cuda" in text and "--device cpu" not in text
+    assert (folder / "report.md").read_text().startswith("# isoform: Test CPU, NVIDIA Test, ")
+    assert set(table(folder, "speed").device) == {"cuda"} and table(folder, "speed").step_s.notna().any()
+
+
 @pytest.mark.parametrize("blocks", [1, 2, 10])
 def test_what_is_missing_is_never_nan(folder, blocks):
     write_quality(folder)

@@ -115,7 +115,7 @@ def test_a_criterion_is_met_missed_or_not_told(found, word):
 def test_every_implementation_has_its_criteria():
     shipped = {name for name, one in impls.available().items() if one.folder}
     assert set(IMPLEMENTATIONS) == shipped
-    for kind in ("loop", "harness"):
+    for kind in ("loop", "harness", "worker"):
         assert {one.new.partition(":")[2] for one in CRITERIA if one.new.startswith(kind)} == shipped
     assert shipped <= {one.new for one in CRITERIA}
 

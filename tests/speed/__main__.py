@@ -69,8 +69,8 @@ def measured(chosen: list[Criterion], blocks: int, note: Callable = print) -> It
 
 def block(one: Criterion, number: int) -> dict[str, float]:
     """{contestant: seconds a step}, {command: seconds}, or the parent's share."""
-    if one.kind == "harness":
-        return measure.harness(one.new.partition(":")[2], one.spec, number)
+    if one.kind in ("harness", "worker"):
+        return getattr(measure, one.kind)(one.base, one.spec, number)
     if one.kind == "command":
         return {one.new: min(measure.command(COMMANDS[one.new]) for _ in range(REPEATS))}
     if one.kind == "parent":

@@ -20,7 +20,7 @@ class Criterion:
     text: str
     least: float = 0.0
     spec: str = "vae"
-    kind: str = "pair"  # of measurement: pair, harness, command or parent
+    kind: str = "pair"  # of measurement: pair, harness, worker, command or parent
 
     @property
     def name(self) -> str:
@@ -53,6 +53,10 @@ CRITERIA = (
         Criterion(
             f"harness:{name}", name, AGREEMENT, f"bench's number of {name} against the same loop by hand", 1 / AGREEMENT, kind="harness"
         )
+        for name in IMPLEMENTATIONS
+    ),
+    *(
+        Criterion(f"worker:{name}", name, AGREEMENT, f"the same of {name}, in processes of their own", 1 / AGREEMENT, kind="worker")
         for name in IMPLEMENTATIONS
     ),
     Criterion("isoform list", None, 0.3, "seconds of `isoform list`", kind="command"),

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 
@@ -19,11 +19,13 @@ import impls
 from harness.bench.cells import Cell
 from harness.bench.station import Station
 from harness.processes import ROOT, THREAD_VARIABLES, cpus
+from specs import Spec
 from tests.speed.contestants import SEED, implementation_of, spec_of
 
 ROUNDS = 12  # of each contestant in a block
 WARM_UP = 24  # rounds of the loop by hand before those that count: about as many as bench takes, since both train on, and NumPy is
 # slower by 1 % once the moments of dead units have decayed to subnormal numbers
+TURNS = 7  # of bench and the loop by hand in a block
 PAUSE_S = 0.03  # between two rounds, in which the threads of the last go to sleep
 SILENCE_S = 240.0
 
@@ -32,13 +34,11 @@ class Child:
     """A contestant's process. As a context manager."""
 
     def __init__(self, contestant: str, which: str, steps: int, use: list[int] | None = None):
-        own = impls.load(name).environment if (name := implementation_of(contestant)) else ()
         use = use or cpus()
-        variables = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(len(use))), **dict(own), "PYTHONPATH": str(ROOT)}
         self.contestant = contestant
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.speed.child", contestant, which, str(steps), ",".join(map(str, use))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=variables | {"TF_CPP_MIN_LOG_LEVEL": "2"},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment(contestant, len(use)),
         )  # fmt: skip
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.process.stdout, selectors.EVENT_READ)
@@ -72,6 +72,13 @@ class Child:
         return self.answer()
 
 
+def environment(contestant: str, threads: int | None = None) -> dict[str, str]:
+    """Of its process, as a worker of the harness has it."""
+    own = impls.load(name).environment if (name := implementation_of(contestant)) else ()
+    given = dict.fromkeys(THREAD_VARIABLES, str(threads or len(cpus())))
+    return {**os.environ, **given, **dict(own), "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
 def pair(names: tuple[str, ...], which: str, steps: int, seed: int, use: list[int] | None = None) -> dict[str, float]:
     """One block: {contestant: median seconds a step}."""
     order = random.Random(seed)
@@ -90,37 +97,63 @@ def pair(names: tuple[str, ...], which: str, steps: int, seed: int, use: list[in
     return {name: median(seconds) for name, seconds in found.items()}
 
 
-def harness(name: str, which: str, seed: int, turns: int = 7) -> dict[str, float]:
-    """One block: what bench measures in a worker of its own, and the loop by hand with as many steps a round, in turn.
+def harness(name: str, which: str, seed: int) -> dict[str, float]:
+    """One block: what bench measures and the loop by hand, in turn, in one process (`same.py`)."""
+    words = [name, which, ",".join(map(str, cpus())), str(TURNS), str(seed)]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.speed.same", *words], env=environment(name), capture_output=True, text=True, timeout=2 * SILENCE_S
+    )
+    if done.returncode:
+        raise RuntimeError(f"harness:{name}: {done.stderr.strip()[-400:]}")
+    turns = [json.loads(line) for line in done.stdout.splitlines()]
+    return middle({f"harness:{name}": [one["bench"] for one in turns], name: [one["by hand"] for one in turns]})
 
-    Of the turns, the one whose ratio is the median: a machine that changes its pace within a turn spoils that one alone. Which of the
-    two processes starts first, and so has the choice of the memory, changes from block to block.
+
+def worker(name: str, which: str, seed: int) -> dict[str, float]:
+    """One block: what bench measures in its worker, and the loop by hand in two other processes, in turn.
+
+    The two differ by what any two processes do. Which of the three starts first, and so has the choice of the memory, changes.
     """
-    steps, own, by_hand = steps_a_round(name, which), [], []
-    first = seed // 2 % 2
+    steps, order = steps_a_round(name, which), random.Random(seed)
     with ExitStack() as stack:
-        if first:
-            child = stack.enter_context(Child(name, which, steps))
-        station, cell = stack.enter_context(benched(name, which))
-        if not first:
-            child = stack.enter_context(Child(name, which, steps))
-        for turn in range(turns):
-            pieces: list[Callable[[], None]] = [
-                lambda: own.append(median(step_seconds(timed(station, cell)))),
-                lambda: by_hand.append(median(child.rounds(WARM_UP + ROUNDS)[WARM_UP:])),
-            ]
-            for piece in pieces[:: 1 if (turn + seed) % 2 else -1]:
+        start: dict[str, Callable] = {
+            f"worker:{name}": lambda: partial(bench_once, *stack.enter_context(benched(name, which))),
+            f"another:{name}": lambda: partial(hand_once, stack.enter_context(Child(name, which, steps))),
+            name: lambda: partial(hand_once, stack.enter_context(Child(name, which, steps))),
+        }
+        ready = {one: start[one]() for one in order.sample(list(start), len(start))}
+        found: dict[str, list[float]] = {one: [] for one in start}
+        for _ in range(TURNS):
+            for one in order.sample(list(start), len(start)):
                 time.sleep(PAUSE_S)
-                piece()
-    _, *middle = sorted((a / b, a, b) for a, b in zip(own, by_hand, strict=True))[turns // 2]
-    return dict(zip((f"harness:{name}", name), middle, strict=True))
+                found[one].append(ready[one]())
+    return middle(found)
+
+
+def bench_once(station: Station, cell: Cell) -> float:
+    return median(step_seconds(timed(station, cell)))
+
+
+def hand_once(child: Child) -> float:
+    return median(child.rounds(WARM_UP + ROUNDS)[WARM_UP:])
+
+
+def middle(found: dict[str, list[float]]) -> dict[str, float]:
+    """Of the turns, the one whose ratio of the first to the last is the median: a machine that changes its pace within a turn spoils it."""
+    first, *_, last = found.values()
+    turn = sorted(range(len(first)), key=lambda k: first[k] / last[k])[len(first) // 2]
+    return {name: seconds[turn] for name, seconds in found.items()}
+
+
+def cell_of(name: str, spec: Spec) -> Cell:
+    return Cell(spec.name, spec.hash, name, "train", "cpu", "float32", "highest", spec.training.batch_size)
 
 
 @contextmanager
 def benched(name: str, which: str) -> Iterator[tuple[Station, Cell]]:
     """A worker of bench that is ready to be timed, and once was."""
     spec = spec_of(which)
-    cell = Cell(spec.name, spec.hash, name, "train", "cpu", "float32", "highest", spec.training.batch_size)
+    cell = cell_of(name, spec)
     station = Station(impls.load(name), spec, [cell], {}, SEED, SILENCE_S)
     try:
         if lost := station.open() or station.prepare():

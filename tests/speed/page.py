@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 from statistics import geometric_mean
 
+from harness.bench.statistics import paired
 from harness.files import write_text
 
 WHY = Path(__file__).parent / "why.toml"  # {"spec criterion": what the profile shows}, read by a person
@@ -28,7 +29,7 @@ def markdown(found: dict, why: dict[str, str]) -> str:
     open_ = [row for row in rows if row["verdict"] != "met"]
     words = ["", *(f"`{command}`" for command in dict.fromkeys(row["command"] for row in rows))]
     words += ["", "## What is not met, and why", ""] if open_ else []
-    words += [f"- **{row['text']}** ({row['value']:.3f}, {row['verdict']}): {why.get(key(row), 'not explained yet')}" for row in open_]
+    words += [f"- **{row['text']}** ({row['value']:.3f}, {row['verdict']}): {why.get(key(row), 'not explained yet')}{noise(row)}" for row in open_]
     return "\n".join(head + lines + words + profiles(found["profiles"])) + "\n"
 
 
@@ -36,10 +37,19 @@ def key(row: dict) -> str:
     return f"{row['spec']} {row['criterion']}"
 
 
+def noise(row: dict) -> str:
+    """Where two processes of one contestant were there: how far they were apart."""
+    if (twin := f"another:{row['base']}") not in row["blocks"][0]:
+        return ""
+    one, two = ({k: block[name] for k, block in enumerate(row["blocks"])} for name in (row["base"], twin))
+    found = paired(one, two)
+    return f" Two processes of the loop by hand were {found.value:.3f} ({found.low:.3f} to {found.high:.3f}) of each other in the same blocks."
+
+
 def line(row: dict) -> str:
     interval = "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
     limit = f"{row['least']:.2f} to {row['limit']:.2f}" if row["least"] else f"{row['limit']:.2f}"
-    timed = row["kind"] in ("pair", "harness")
+    timed = row["kind"] in ("pair", "harness", "worker")
     seconds = {name: geometric_mean([block[name] for block in row["blocks"]]) for name in row["blocks"][0]} if timed else {}
     each = ", ".join(f"{name} {1e3 * value:.2f}" for name, value in seconds.items())
     cells = [row["text"], f"{row['value']:.3f}", interval, limit, each, str(len(row["blocks"])), row["made"][:16], row["verdict"]]
