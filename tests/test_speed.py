@@ -129,6 +129,27 @@ def test_a_planted_slow_step_is_missed(monkeypatch):
     assert judge(paired(slow, right), 1.10) == "met", blocks
 
 
+def test_bench_and_a_loop_by_hand_agree_on_one_model(monkeypatch):
+    monkeypatch.setattr(measure, "TURNS", 3)
+    found = measure.harness("numpy", "vae", 0)
+    assert set(found) == {"harness:numpy", "numpy"}
+    assert 0.9 < found["harness:numpy"] / found["numpy"] < 1.1
+
+
+def test_the_turn_that_counts_is_that_of_the_median_ratio():
+    turns = {"worker:x": [3.0, 1.1, 1.0], "another:x": [7.0, 8.0, 9.0], "x": [1.0, 1.0, 1.0]}
+    assert measure.middle(turns) == {"worker:x": 1.1, "another:x": 8.0, "x": 1.0}
+
+
+def test_how_far_two_processes_are_apart_is_said_of_what_is_not_met(monkeypatch, tmp_path):
+    block = lambda name, which, seed: {f"worker:{name}": 1.05 + seed / 100, f"another:{name}": 1.02 - seed / 100, name: 1.0}
+    monkeypatch.setattr(measure, "worker", block)
+    monkeypatch.setattr(sys, "argv", ["speed", "--only", "worker:numpy", "--blocks", "2", "--out", str(tmp_path / "speed.json")])
+    assert speed.main() == 4
+    text = (tmp_path / "speed.md").read_text()
+    assert "Two processes of the loop by hand, in the same blocks: 1.015 of each other" in text and "another:numpy 1014.99" in text
+
+
 def test_a_contestant_that_dies_is_named():
     with pytest.raises(RuntimeError, match="bare:nothing: its process has died"), measure.Child("bare:nothing", "vae", 1):
         pass

@@ -25,7 +25,7 @@ from tests.speed.contestants import SEED, implementation_of, spec_of
 ROUNDS = 12  # of each contestant in a block
 WARM_UP = 24  # rounds of the loop by hand before those that count: about as many as bench takes, since both train on, and NumPy is
 # slower by 1 % once the moments of dead units have decayed to subnormal numbers
-TURNS = 7  # of bench and the loop by hand in a block
+TURNS = 15  # of bench and the loop by hand in a block
 PAUSE_S = 0.03  # between two rounds, in which the threads of the last go to sleep
 SILENCE_S = 240.0
 
@@ -98,7 +98,7 @@ def pair(names: tuple[str, ...], which: str, steps: int, seed: int, use: list[in
 
 
 def harness(name: str, which: str, seed: int) -> dict[str, float]:
-    """One block: what bench measures and the loop by hand, in turn, in one process (`same.py`)."""
+    """One block: what bench measures and the loop by hand, in turn, of one model in one process (`same.py`)."""
     words = [name, which, ",".join(map(str, cpus())), str(TURNS), str(seed)]
     done = subprocess.run(
         [sys.executable, "-m", "tests.speed.same", *words], env=environment(name), capture_output=True, text=True, timeout=2 * SILENCE_S
@@ -123,7 +123,7 @@ def worker(name: str, which: str, seed: int) -> dict[str, float]:
         }
         ready = {one: start[one]() for one in order.sample(list(start), len(start))}
         found: dict[str, list[float]] = {one: [] for one in start}
-        for _ in range(TURNS):
+        for _ in range(TURNS // 2):  # three take as long as two in twice as many
             for one in order.sample(list(start), len(start)):
                 time.sleep(PAUSE_S)
                 found[one].append(ready[one]())

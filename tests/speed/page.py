@@ -29,7 +29,7 @@ def markdown(found: dict, why: dict[str, str]) -> str:
     open_ = [row for row in rows if row["verdict"] != "met"]
     words = ["", *(f"`{command}`" for command in dict.fromkeys(row["command"] for row in rows))]
     words += ["", "## What is not met, and why", ""] if open_ else []
-    words += [f"- **{row['text']}** ({row['value']:.3f}, {row['verdict']}): {why.get(key(row), 'not explained yet')}{noise(row)}" for row in open_]
+    words += [f"- **{row['text']}** ({row['value']:.3f}, {row['verdict']}): {reason(row, why)}" for row in open_]
     return "\n".join(head + lines + words + profiles(found["profiles"])) + "\n"
 
 
@@ -37,13 +37,15 @@ def key(row: dict) -> str:
     return f"{row['spec']} {row['criterion']}"
 
 
-def noise(row: dict) -> str:
-    """Where two processes of one contestant were there: how far they were apart."""
+def reason(row: dict, why: dict[str, str]) -> str:
+    """What a person has read in a profile; and where two processes of one contestant were there, how far they were apart."""
+    said = why.get(key(row), "not explained yet")
     if (twin := f"another:{row['base']}") not in row["blocks"][0]:
-        return ""
+        return said
     one, two = ({k: block[name] for k, block in enumerate(row["blocks"])} for name in (row["base"], twin))
     found = paired(one, two)
-    return f" Two processes of the loop by hand were {found.value:.3f} ({found.low:.3f} to {found.high:.3f}) of each other in the same blocks."
+    apart = f"{found.value:.3f} of each other, {found.low:.3f} to {found.high:.3f}"
+    return f"{said} Two processes of the loop by hand, in the same blocks: {apart}."
 
 
 def line(row: dict) -> str:

@@ -1,7 +1,8 @@
-"""bench's number and a loop by hand in one process: `python -m tests.speed.same NAME SPEC CPU,CPU TURNS SEED`.
+"""bench's number and a loop by hand, of one model in one process: `python -m tests.speed.same NAME SPEC CPU,CPU TURNS SEED`.
 
-Between two processes the same loop differs by some percent; within one it does not, so here a fault of bench's own shows. Prints, for each
-turn, the seconds a step that bench's code measures and those of the loop by hand (`child.one_round`), on models of their own.
+The same loop differs by some percent between two processes, and between two models in one: by where their arrays happen to lie. Here
+nothing differs but who measures. Prints, for each turn, the seconds a step that bench's code finds and those of the loop by hand
+(`child.one_round`).
 """
 
 import json
@@ -18,8 +19,8 @@ def main(name: str, which: str, cpus: str, turns: str, seed: str) -> None:
 
     import impls
     from harness.bench import measure
-    from tests.speed.child import one_round, warm_up
-    from tests.speed.contestants import SEED, Timed, spec_of
+    from tests.speed.child import one_round
+    from tests.speed.contestants import SEED, rows, spec_of
     from tests.speed.measure import ROUNDS, WARM_UP, cell_of
 
     spec, found = spec_of(which), {}
@@ -37,12 +38,11 @@ def main(name: str, which: str, cpus: str, turns: str, seed: str) -> None:
         return median(found["measured"]["rounds_s"]) / found["measured"]["steps_per_round"]
 
     bench()
-    steps = found["measured"]["steps_per_round"]
-    one = Timed(name, spec, steps)
-    warm_up(one)
+    model, steps = measure.HELD["model"], found["measured"]["steps_per_round"]
 
     def by_hand() -> float:
-        return median([one_round(one) for _ in range(WARM_UP + ROUNDS)][WARM_UP:]) / steps
+        model.prepare({"x": rows(spec)}, steps, "train", SEED)
+        return median([one_round(model) for _ in range(WARM_UP + ROUNDS)][WARM_UP:]) / steps
 
     pieces = {"bench": bench, "by hand": by_hand}
     for turn in range(int(turns)):
