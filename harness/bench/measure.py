@@ -72,15 +72,17 @@ def time_cell(model: Model, spec: Spec, request: dict, emit: Callable[..., None]
     settled = rounds.settle(model, operation, batch, request["seed"], cell["device"])
     emit("settled", steps=settled.steps)
     steps_before, compiled_before = trained_steps(model), compiles.count()
+    steady, still_falling = rounds.steady(model)
     before = quiet.counters()
     seconds = rounds.timed(model, request["rounds"])
     found = quiet.between(before, quiet.counters(), cell["device"])
     step_s = median(seconds) / settled.steps
     compiled, steps_done = difference(compiles.count(), compiled_before), trained_steps(model) - steps_before
     affinity, facts = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None, model.facts()
-    excess = steps_done - settled.steps * len(seconds) * (operation == "train")
+    counted = steady + len(seconds)  # rounds since the counting
+    excess = steps_done - settled.steps * counted * (operation == "train")
     wrong = work_not_done(model, spec, operation, batch, settled.steps, excess)
-    if wrong := wrong or impossible(spec, cell, step_s) or once_more.differs(model, cell, batch, settled, len(seconds), request["seed"]):
+    if wrong := wrong or impossible(spec, cell, step_s) or once_more.differs(model, cell, batch, settled, counted, request["seed"]):
         emit("measured", state="mismatch", reason=wrong)
     elif (moved := transfers.implicit(model))[0]:
         emit("measured", state="error", reason=f"a round moves arrays between host and device: {moved[1]}")
@@ -100,7 +102,7 @@ def time_cell(model: Model, spec: Spec, request: dict, emit: Callable[..., None]
             steps_per_round=settled.steps,
             rounds_s=seconds,
             wait_s=settled.wait_s,
-            warm_up={"rounds": settled.warm_up_rounds, "still_falling": settled.still_falling},
+            warm_up={"rounds": settled.warm_up_rounds + steady, "still_falling": still_falling},
             compiles=compiled,
             transfers=moved[0],
             quiet=found,

@@ -16,7 +16,7 @@ MOST_DRAWS = 5 * 10**7  # of noise, which has to be drawn from the first step on
 
 
 def differs(model: Model, cell: dict, batch: Arrays, settled: Settled, timed: int, seed: int) -> str | None:
-    """What is wrong with one more round, or None. `timed`: rounds since the last `prepare` besides those of the warm-up."""
+    """What is wrong with one more round, or None. `timed`: rounds since the last `prepare` besides those that `settled` tells of."""
     from harness.bench import measure
 
     if cell["operation"] == "train":

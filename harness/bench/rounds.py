@@ -26,7 +26,6 @@ class Settled:
     wait_s: float  # one block() and the timer, with nothing to wait for
     warm_up_rounds: int
     prepared_rounds: int  # run since the last `prepare`
-    still_falling: bool  # the warm-up was ended by its limit
 
 
 def timed(model: Model, rounds: int) -> list[float]:
@@ -47,24 +46,32 @@ def timed(model: Model, rounds: int) -> list[float]:
 
 
 def settle(model: Model, operation: str, batch: dict, seed: int, device: str) -> Settled:
-    """Find how many steps make a round long enough for the clock, and run until rounds get no faster."""
+    """Find how many steps make a round long enough for the clock, and run until rounds get no faster. `steady` has to follow."""
     steps, warmed = 1, 0
     for _ in range(TRIES):
         model.prepare(batch, steps, operation, seed)
-        seconds, still_falling = warm_up(model)
+        seconds, _ = warm_up(model)
         warmed += len(seconds)
         wait = wait_s(model)
         enough, found = max(SHORTEST_S.get(device, SHORTEST_ON_DEVICE_S), wait / OVERHEAD), median(seconds[-GROUP:])
         if found >= enough and (found <= LONGEST * enough or steps == 1):
-            gc.collect()  # once, now: within the rounds it is off. It leaves the caches cold, so warm up once more
-            again, still_falling = warm_up(model, STEADY_S)
-            return Settled(steps, wait, warmed + len(again), len(seconds) + len(again), still_falling)
+            gc.collect()  # once, now: within the rounds it is off
+            return Settled(steps, wait, warmed, len(seconds))
         step_s, steps = found / steps, math.ceil(steps * min(1.5 * enough / found, 1000))  # 1.5: rounds may still get a little faster
         if steps > MOST_STEPS:
             raise RuntimeError(
                 f"a step seems to take {step_s:.2g} s: a compiler or a cache has left the work out, or block() does not wait"
             )
     raise RuntimeError(f"no number of steps makes a round of {enough:.2g} to {LONGEST * enough:.2g} s; the last took {found:.2g} s")
+
+
+def steady(model: Model) -> tuple[int, bool]:
+    """Warm up once more, just before the timed rounds: a garbage collection and counting leave the caches cold.
+
+    Returns the rounds that it took, and whether they were still getting faster at its limit.
+    """
+    seconds, still_falling = warm_up(model, STEADY_S)
+    return len(seconds), still_falling
 
 
 def warm_up(model: Model, least_s: float = 0.0) -> tuple[list[float], bool]:
