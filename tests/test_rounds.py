@@ -24,6 +24,24 @@ def test_doubling_the_work_doubles_the_time():
     assert 1.6 < min(seconds[40]) / min(seconds[20]) < 2.5
 
 
+IMPORTED = """
+import sys, impls, specs
+from harness.bench.measure import build, import_framework
+implementation, spec = impls.load(NAME), specs.load(SPEC)
+import_framework(implementation, spec)
+before = set(sys.modules)
+build(implementation, spec, {"device": "cpu", "dtype": "float32", "precision": "highest"})
+print(sorted(set(sys.modules) - before))
+"""
+
+
+@pytest.mark.parametrize("spec", ["linear_vae", "vae", "pca"])
+@pytest.mark.parametrize("name", ["numpy", pytest.param("torch", marks=pytest.mark.needs("torch"))])
+def test_to_build_a_model_imports_nothing(python, name, spec):
+    """What a framework itself puts off until then, JAX and Keras some of theirs, is its own affair."""
+    assert python(IMPORTED.replace("NAME", repr(name)).replace("SPEC", repr(spec))) == "[]"
+
+
 class Clockwork:
     """A model whose step takes `step_s` and whose first `slow` rounds take ten times that."""
 
@@ -50,6 +68,10 @@ def test_a_round_is_long_enough_for_the_clock(monkeypatch, step_s, block_s, devi
     settled = rounds.settle(model := Clockwork(monkeypatch, step_s, block_s=block_s), "train", {}, 0, device)
     assert enough <= settled.steps * step_s + block_s <= 2 * enough and settled.steps == model.prepared[-1]
     assert settled.wait_s <= 0.01 * rounds.timed(model, 1)[0] or settled.steps == 1
+
+
+def test_a_round_stays_long_enough_if_it_gets_a_little_faster(monkeypatch):
+    assert rounds.settle(Clockwork(monkeypatch, 0.0105), "train", {}, 0, "cpu").steps == 2
 
 
 def test_rounds_that_get_faster_are_warm_up(monkeypatch):

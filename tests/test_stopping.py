@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import types
+from dataclasses import replace
 
 import pytest
 
@@ -81,6 +82,19 @@ def test_levels_say_when_to_stop():
     assert Level(3, 1, 1, more=2, target=0.1).stop() == Stop(3, 5, 0.1, None)
     assert Level(3, 1, 1).stop(0.02, 60.0) == Stop(3, 9, 0.02, 60.0)
     assert all(level.blocks >= 10 for name, level in schedule.LEVELS.items() if name == "report")
+
+
+def test_whose_twin_is_timed_is_drawn_at_random_where_there_is_time():
+    """Else one implementation's noise, NumPy's above all, would pass for that of all the others."""
+    names = list(impls.available())
+    cells = [replace(TRAIN, spec=spec, implementation=name) for spec in ("vae", "ae") for name in names]
+
+    def drawn(level):
+        made = [schedule.Bench([], [], [], schedule.LEVELS[level], None, None, seed, "", print, 1.0).twins(cells) for seed in range(40)]
+        assert all([(twin.spec, twin.replica) for twin in twins] == [("vae", 1), ("ae", 1)] for twins in made)
+        return {twin.implementation for twins in made for twin in twins}
+
+    assert drawn("report") == drawn("ci") == set(names) and drawn("quick") == drawn("sweep") == {"numpy"}
 
 
 def test_what_a_process_has_compiled_helps_no_other_one_whose_start_is_timed(tmp_path):

@@ -36,7 +36,7 @@ def prepare(implementation: Implementation, spec: Spec, request: dict, emit: Cal
 
     limit_memory(request["cells"][0]["device"])
     start, cells = perf_counter(), request["cells"]
-    import_framework(implementation)
+    import_framework(implementation, spec)
     imported = perf_counter()
     model = build(implementation, spec, cells[0])
     built = perf_counter()
@@ -113,12 +113,14 @@ def time_cell(model: Model, spec: Spec, request: dict, emit: Callable[..., None]
         )
 
 
-def import_framework(implementation: Implementation) -> None:
-    """Its packages and its backend module. The worker itself has NumPy and pydantic already."""
+def import_framework(implementation: Implementation, spec: Spec | None = None) -> None:
+    """Its packages, its backend module, and the file of the spec's model. The worker itself has NumPy and pydantic already."""
     if not implementation.missing:
         for package in implementation.requires:
             importlib.import_module(package)
     implementation.backend_module()
+    if spec and implementation.folder and not implementation.reason_against(spec):
+        importlib.import_module(f"impls.{implementation.folder}.{spec.model}")
 
 
 def build(implementation: Implementation, spec: Spec, cell: dict) -> Model:

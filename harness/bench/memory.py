@@ -26,7 +26,7 @@ def handle(implementation: Implementation, request: dict, emit: Callable[..., No
         selftest(implementation, request, emit)
         return
     spec, cell = Spec.model_validate_json(request["spec"]), request["cell"]
-    import_framework(implementation)
+    import_framework(implementation, spec)
     batch = batch_of(spec, cell)
     used_before, why_no_used = device_used(cell["device"])
     held = []

@@ -10,6 +10,7 @@ from impls import Model
 
 SHORTEST_S = {"cpu": 10e-3}  # of a round
 SHORTEST_ON_DEVICE_S = 1e-3
+SPARE = 1.25  # times as long as that must a round be at first: rounds get a little faster still
 OVERHEAD = 0.01  # wait and timer, as a share of a round, at most
 GROUP = 3  # rounds whose median is one look at the trend
 WARM_UP_ROUNDS, WARM_UP_S = 60, 5.0  # at most
@@ -54,10 +55,10 @@ def settle(model: Model, operation: str, batch: dict, seed: int, device: str) ->
         warmed += len(seconds)
         wait = wait_s(model)
         enough, found = max(SHORTEST_S.get(device, SHORTEST_ON_DEVICE_S), wait / OVERHEAD), median(seconds[-GROUP:])
-        if found >= enough and (found <= LONGEST * enough or steps == 1):
+        if found >= SPARE * enough and (found <= LONGEST * enough or steps == 1):
             gc.collect()  # once, now: within the rounds it is off
             return Settled(steps, wait, warmed, len(seconds))
-        step_s, steps = found / steps, math.ceil(steps * min(1.5 * enough / found, 1000))  # 1.5: rounds may still get a little faster
+        step_s, steps = found / steps, math.ceil(steps * min(1.5 * enough / found, 1000))
         if steps > MOST_STEPS:
             raise RuntimeError(
                 f"a step seems to take {step_s:.2g} s: a compiler or a cache has left the work out, or block() does not wait"

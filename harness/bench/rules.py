@@ -18,7 +18,7 @@ from harness.bench.cells import CELL_FIELDS, REMEMBERED
 from harness.bench.journal import read
 from harness.bench.quiet import disturbed
 from harness.bench.ratios import GROUP, Members, control, groups
-from harness.bench.rounds import OVERHEAD
+from harness.bench.rounds import OVERHEAD, SHORTEST_ON_DEVICE_S, SHORTEST_S
 from harness.bench.statistics import EQUAL, noise_floor
 from harness.bench.table import by_cell, finished, line, mismatched, place, step_seconds
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OUTLIER = 5.0  # median absolute deviations from the median of a process's rounds
+SCATTER = 0.10  # standard deviation of the logarithm of processes' times, above which they had more than one speed
 FEW = 5  # processes, below which an interval is too wide to be of much use
 SELFTEST_BYTES = 2 << 20  # by which a known allocation may be misread
 
@@ -111,7 +112,11 @@ def _waiting(f: Facts) -> Said:
     share = max(row["wait_s"] / median(row["rounds_s"]) for row in f.good)
     moved = {row["transfers"] for row in f.good}
     told = "implicit transfers: none" if moved == {0} else "implicit transfers: the framework cannot tell here"
-    return Said("PASS" if share <= OVERHEAD else "WARN", f"wait and timer take {100 * share:.2g} % of a round at most; {told}")
+    text = f"wait and timer take {100 * share:.2g} % of a round at most; {told}"
+    least, wanted = min(median(row["rounds_s"]) for row in f.good), SHORTEST_S.get(f.cell["device"], SHORTEST_ON_DEVICE_S)
+    if least < wanted:
+        text += f"; the shortest rounds last {1e3 * least:.2g} ms, less than the {1e3 * wanted:.0f} that are asked for"
+    return Said("PASS" if share <= OVERHEAD and least >= wanted else "WARN", text)
 
 
 def _statistic(f: Facts) -> Said:
@@ -164,13 +169,35 @@ def _quiet(f: Facts) -> Said:
         return Said("N-A", "written by an earlier version, which did not watch the machine while it timed")
     spoilt = {row["block"]: why for row in f.good if (why := disturbed(row["quiet"]))}
     told = [f"block {block}: {', '.join(why)}" for block, why in spoilt.items()]
+    if spoilt:
+        told.append("kept, and measured once more where the level allows")
     if falling:
         told.append(f"rounds were still getting faster after the warm-up in {falling} processes")
-    return (
-        Said("WARN", "; ".join(told) + "; kept, and measured once more where the level allows")
-        if told
-        else Said("PASS", "warm-up ended by itself; no other process, no theft, no swapping, no throttling while it was timed")
-    )
+    if (between := f.told["between_sd"]) > SCATTER:
+        told.append(
+            f"processes differ by {100 * between:.0f} % (standard deviation), rounds within one by {100 * f.told['within_sd']:.2g} %: the "
+            "same code runs here at more than one speed, and the interval spans them"
+        )
+    state, watched = "WARN" if told else "PASS", watch(known)
+    if watched is None:
+        state, watched = "WARN" if told else "N-A", "this system does not tell what else it did meanwhile"
+    return Said(state, "; ".join([*(told or ["warm-up ended by itself"]), watched]))
+
+
+def watch(known: list[dict]) -> str | None:
+    """The most that was found of whatever was watched, and what was not, in words; None where nothing was."""
+    texts = {
+        "foreign": "other processes took {:.1%} of the CPUs",
+        "stolen": "the host {:.1%}",
+        "swapped": "{} pages were swapped",
+        "throttled": "a CPU was throttled {} times",
+    }
+    seen = {name: [one[name] for one in known if one[name] is not None] for name in texts}
+    if not any(seen.values()):
+        return None
+    most = ", ".join(texts[name].format(max(values)) for name, values in seen.items() if values)
+    unread = ", ".join(name for name, values in seen.items() if not values)
+    return f"at most {most}" + (f"; not readable here: {unread}" if unread else "")
 
 
 def _memory(f: Facts) -> Said:

@@ -194,15 +194,12 @@ class Bench:
                 self.journal.write("state", block=block, spec=spec.name, when="after", at=now(), **machine.state())
 
     def twins(self, pending: list[Cell]) -> list[Cell]:
-        """For each spec the cells of one implementation, drawn at random, once more: what differs between them is noise.
-
-        Where the level has no time for that, of the first in the usual order: NumPy's processes start fastest.
-        """
-        quick, place = self.level.cold_blocks < self.level.blocks, {name: k for k, name in enumerate(impls.available())}
+        """For each spec the cells of one implementation once more, drawn at random where the level says so: what differs is noise."""
+        place = {name: k for k, name in enumerate(impls.available())}
         names: dict[tuple[str, str], set[str]] = {}
         for cell in pending:
             names.setdefault((cell.spec, cell.spec_hash), set()).add(cell.implementation)
-        pick = (lambda some: min(some, key=lambda name: place.get(name, len(place)))) if quick else self.draw.choice
+        pick = self.draw.choice if self.level.twin_drawn else lambda some: min(some, key=lambda name: place.get(name, len(place)))
         chosen = {spec: pick(sorted(some)) for spec, some in names.items()}
         return [replace(cell, replica=1) for cell in pending if chosen[cell.spec, cell.spec_hash] == cell.implementation]
 

@@ -23,7 +23,7 @@ def handle(implementation: Implementation, request: dict, emit: Callable[..., No
     from harness.verify.renew import renew
 
     spec, seed = Spec.model_validate_json(request["spec"]), request["seed"]
-    import_framework(implementation)
+    import_framework(implementation, spec)
     model = build(implementation, spec, request["cell"])
     renewed = renew(model, request["cell"]["batch_size"], ("train",))
     if not renewed["passed"]:
