@@ -91,37 +91,51 @@ def verdicts(ratios: Sequence[Estimate], floors: Sequence[float], least: float =
     """One verdict a ratio of seconds, new / base, judged together; `floors`: the noise floor that holds for each.
 
     Slower or faster: p, adjusted for their number (Benjamini and Hochberg 1995), is at most ALPHA, the interval excludes 1, and the
-    difference exceeds max(least, floor). Equal: the whole interval is within EQUAL. Else, or where no floor is known, it cannot be told.
+    difference exceeds max(least, floor). Equal: the whole interval is within EQUAL, and so is the floor: what one thing may differ from
+    itself by more than EQUAL shows no two to be equal. Else, or where no floor is known, it cannot be told.
     """
     known = [k for k, one in enumerate(ratios) if not math.isnan(one.p)]
-    adjusted = np.full(len(ratios), math.nan)
+    p, alphas = np.full(len(ratios), math.nan), np.full(len(ratios), math.nan)
     if known:
-        adjusted[known] = stats.false_discovery_control([ratios[k].p for k in known])
-    return [_verdict(one, float(p), floor, least) for one, p, floor in zip(ratios, adjusted, floors, strict=True)]
+        raw = np.array([ratios[k].p for k in known])
+        p[known], alphas[known] = stats.false_discovery_control(raw), thresholds(raw)
+    each = zip(ratios, p.tolist(), floors, alphas.tolist(), strict=True)
+    return [_verdict(ratio, p, floor, least, alpha) for ratio, p, floor, alpha in each]
 
 
-def _verdict(ratio: Estimate, p: float, floor: float, least: float) -> Verdict:
+def thresholds(p: np.ndarray) -> np.ndarray:
+    """For each p the largest that Benjamini and Hochberg would find at ALPHA, the others staying as they are."""
+    n, found = len(p), []
+    for k in range(n):
+        others = np.sort(np.delete(p, k))
+        before = np.flatnonzero(others <= ALPHA * np.arange(2, n + 1) / n)  # found too, were this one the smallest
+        found.append(ALPHA * (before[-1] + 2 if len(before) else 1) / n)
+    return np.array(found)
+
+
+def _verdict(ratio: Estimate, p: float, floor: float, least: float, alpha: float) -> Verdict:
     effect, needed = abs(math.log(ratio.value)), math.log1p(max(least, floor))
     if math.isnan(floor):
         return Verdict("cannot tell", p)
     if p <= ALPHA and effect > needed and not ratio.low <= 1 <= ratio.high:
         return Verdict("slower" if ratio.value > 1 else "faster", p)
-    if max(-math.log(ratio.low), math.log(ratio.high)) <= math.log1p(EQUAL):  # NaN is not
+    if floor <= EQUAL and max(-math.log(ratio.low), math.log(ratio.high)) <= math.log1p(EQUAL):  # NaN is not
         return Verdict("equal within noise", p)
-    return Verdict("cannot tell", p, more_blocks(ratio, floor, least))
+    return Verdict("cannot tell", p, more_blocks(ratio, floor, least, alpha))
 
 
-def more_blocks(ratio: Estimate, floor: float = 0.0, least: float = LEAST) -> int | None:
-    """How many more, effect and spread staying as they are, until there is a verdict.
+def more_blocks(ratio: Estimate, floor: float = 0.0, least: float = LEAST, alpha: float = ALPHA) -> int | None:
+    """How many more, effect and spread staying as they are, until there is a verdict. `alpha`: what p must reach, of so many together.
 
-    None where that is not known: of one block, and of a difference that counts but is within the noise floor.
+    None where that is not known: of one block, and of a difference that can neither count nor be equal by this floor.
     """
-    effect, needed = abs(math.log(ratio.value)), math.log1p(max(least, floor))
-    if math.isnan(ratio.sd) or math.log1p(EQUAL) < effect <= needed:
+    effect = abs(math.log(ratio.value))
+    differ, equal = effect > math.log1p(max(least, floor)), floor <= EQUAL and effect <= math.log1p(EQUAL)
+    if math.isnan(ratio.sd) or not (differ or equal):
         return None
     n = np.arange(ratio.n + 1, ratio.n + MOST_MORE + 1)
     spread = ratio.sd / np.sqrt(n)
-    differs = (stats.t.ppf(1 - ALPHA / 2, n - 1) * spread < effect) & (effect > needed)
-    equal = effect + stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * spread < math.log1p(EQUAL)
-    enough = np.flatnonzero(differs | equal)
+    differs = differ & (stats.t.ppf(1 - alpha / 2, n - 1) * spread < effect)
+    equals = equal & (effect + stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * spread < math.log1p(EQUAL))
+    enough = np.flatnonzero(differs | equals)
     return int(n[enough[0]] - ratio.n) if len(enough) else MOST_MORE
