@@ -7,14 +7,16 @@ import time
 import types
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from scipy import stats
 
 import impls
 import specs
 from harness.bench import journal, quiet, rules, schedule, stopping
 from harness.bench.cells import Cell
 from harness.bench.quiet import Counters, between, disturbed
-from harness.bench.stopping import Level, Stop, Stopping
+from harness.bench.stopping import LEVELS, Level, Stop, Stopping
 from harness.processes import cpus
 
 TRAIN = Cell("vae", "0", "numpy", "train", "cpu", "float32", "highest", 10)
@@ -79,9 +81,73 @@ def test_a_budget_ends_it_but_not_before_there_is_an_interval(monkeypatch):
 
 def test_levels_say_when_to_stop():
     assert Level(3, 1, 1).stop() == Stop(3, 3, None, None)
-    assert Level(3, 1, 1, more=2, target=0.1).stop() == Stop(3, 5, 0.1, None)
-    assert Level(3, 1, 1).stop(0.02, 60.0) == Stop(3, 9, 0.02, 60.0)
+    assert Level(3, 1, 1, more=4, target=0.1).stop() == Stop(5, 7, 0.1, None)
+    assert Level(3, 1, 1, more=1, target=0.1).stop() == Stop(5, 5, 0.1, None)
+    assert Level(3, 1, 1).stop(0.02, 60.0) == Stop(5, 9, 0.02, 60.0)
+    assert Level(6, 1, 1).stop(0.02) == Stop(6, 18, 0.02, None)
     assert all(level.blocks >= 10 for name, level in schedule.LEVELS.items() if name == "report")
+
+
+# What it costs to look at the widths. The rule again, on arrays: `Stopping` asks SciPy block by block, too slow for so many runs.
+
+
+def looked(logs, n):
+    """Mean of log seconds and its standard error after each block, of (..., blocks)."""
+    mean = np.cumsum(logs, -1) / n
+    variance = np.maximum(np.cumsum(logs**2, -1) / n - mean**2, 0) * n / np.maximum(n - 1, 1)
+    return mean, np.sqrt(variance / n)
+
+
+def ended(logs, rule):
+    """Index of each run's last block, where no block is disturbed: (runs, cells that are compared, most) -> (runs,)."""
+    n = np.arange(1, rule.most + 1)
+    half = np.expm1(stats.t.ppf(0.975, np.maximum(n - 1, 1)) * looked(logs, n)[1]).max(1)
+    narrow = half[:, rule.blocks - 1 :] <= rule.target
+    narrow[:, -1] = True
+    return rule.blocks - 1 + narrow.argmax(1)
+
+
+def covered(rule, spread, runs=20_000, cells=1):
+    """Shares: of nominal 95 % intervals that hold the truth; of pairs with p of 0.01 at most, of which none differ."""
+    logs = np.random.default_rng(7).standard_normal((runs, cells, rule.most)) * spread
+    n, at = np.arange(1, rule.most + 1), (np.arange(runs), ended(logs, rule))
+    mean, error = (one[at] for one in looked(logs[:, 0], n))
+    away, of = (one[at] for one in looked(logs[:, 0] - logs[:, -1], n)) if cells > 1 else (mean, error)
+    p = 2 * stats.t.sf(np.abs(away / of), at[1])
+    return np.mean(np.abs(mean) <= stats.t.ppf(0.975, at[1]) * error), np.mean(p <= 0.01)
+
+
+@pytest.mark.parametrize("rule", [LEVELS["ci"].stop(), LEVELS["quick"].stop(0.05)])
+def test_the_rule_on_arrays_is_the_rule(rule):
+    for cells in (1, 2):
+        logs = np.random.default_rng(8).standard_normal((25, cells, rule.most)) * 1.5 * rule.target
+        names = [replace(TRAIN, implementation=str(k)) for k in range(cells)]
+        counts = [len(run(rule, lambda cell, block, one=one: np.exp(one[names.index(cell)][block]), cells=names)[0]) for one in logs]
+        assert counts == list(ended(logs, rule) + 1) and len(set(counts)) > 1
+
+
+@pytest.mark.parametrize(
+    "level, target, coverage, false",
+    [
+        ("ci", None, 0.939, 0.011),
+        ("report", None, 0.942, 0.011),
+        ("quick", 0.05, 0.932, 0.013),
+        ("ci", 0.05, 0.923, 0.013),
+        ("report", 0.05, 0.935, 0.012),
+    ],
+)
+def test_to_end_by_the_width_costs_coverage_and_no_more_than_is_said(level, target, coverage, false):
+    """Nominal: 0.95 and 0.01. At the worst spread of many, for the one cell of a run that ends by its width; harness/bench/README.md."""
+    rule = LEVELS[level].stop(target)
+    spreads = rule.target * np.geomspace(1.0, 2.4, 6)
+    assert min(covered(rule, spread)[0] for spread in spreads) == pytest.approx(coverage, abs=0.004)
+    assert max(covered(rule, spread, cells=2)[1] for spread in spreads) == pytest.approx(false, abs=0.002)
+    assert covered(rule, 1.5 * rule.target, cells=8)[0] > 0.945  # of eight alike, the one that is waited for is another
+
+
+def test_fewer_blocks_before_the_first_look_would_cost_more():
+    """The control of the one above: with three, as level quick has without a target."""
+    assert covered(Stop(3, 9, 0.05, None), 0.07)[0] < 0.915
 
 
 def test_whose_twin_is_timed_is_drawn_at_random_where_there_is_time():

@@ -4,6 +4,11 @@ More blocks are added for the cells of an operation of a spec, all of them, sinc
 - one for each of the level's blocks in which one of them was disturbed: a disturbed block is told, measured once more, and kept;
 - until every 95 % interval of theirs is narrow enough: half of it at most `target` of the value.
 Never more than `most`, and none that would end after `budget_s`.
+
+To look at the width after each block costs coverage: a run ends sooner where its spread happens to be found too small, and has its nominal
+coverage in the limit of many blocks only (Chow and Robbins, "On the asymptotic theory of fixed-width sequential confidence intervals for
+the mean", Annals of Mathematical Statistics 36, 1965). The fewer the blocks of the first look, the more: hence `ENOUGH`. The tests simulate
+how much.
 """
 
 import math
@@ -17,6 +22,7 @@ from harness.bench.quiet import disturbed
 from harness.bench.statistics import estimate
 
 AT_LEAST = 2  # blocks, whatever the budget: one has no interval
+ENOUGH = 5  # blocks before the first look at the widths, where there is a target: a spread of fewer is too often far too small
 TIMES_MOST = 3  # as many blocks as the level asks for, where a target was named
 
 
@@ -42,7 +48,9 @@ class Level:
 
     def stop(self, target: float | None = None, budget_s: float | None = None) -> Stop:
         most = self.blocks + self.more if target is None else TIMES_MOST * self.blocks
-        return Stop(self.blocks, most, self.target if target is None else target, budget_s)
+        target = self.target if target is None else target
+        blocks = self.blocks if target is None else max(self.blocks, ENOUGH)
+        return Stop(blocks, max(blocks, most), target, budget_s)
 
 
 FIRST = ("train", "fit", "encode", "decode")  # what a first look is at: a loss is half a training step, and to generate is to decode
