@@ -6,6 +6,7 @@ import sys
 import time
 import types
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -122,7 +123,8 @@ def test_the_rule_on_arrays_is_the_rule(rule):
     for cells in (1, 2):
         logs = np.random.default_rng(8).standard_normal((25, cells, rule.most)) * 1.5 * rule.target
         names = [replace(TRAIN, implementation=str(k)) for k in range(cells)]
-        counts = [len(run(rule, lambda cell, block, one=one: np.exp(one[names.index(cell)][block]), cells=names)[0]) for one in logs]
+        step = lambda cell, block, one: np.exp(one[int(cell.implementation)][block])
+        counts = [len(run(rule, partial(step, one=one), cells=names)[0]) for one in logs]
         assert counts == list(ended(logs, rule) + 1) and len(set(counts)) > 1
 
 
