@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from harness.errors import CANNOT_TELL, OK
+from harness.options import Finite
 
 SPECS, IMPLS, OPERATIONS = ("vae",), ("numpy", "torch", "jax"), ("train",)
 FILE = "gate.json"
@@ -25,7 +26,7 @@ FILE = "gate.json"
 @click.option("--device", default="cpu", show_default=True, help="cpu, or cuda where there is one.")
 @click.option("--batch", type=click.IntRange(min=1), help="Rows a batch. Default: the spec's.")
 @click.option("--blocks", type=click.IntRange(min=2), help="Fresh processes of either side; up to twice that where it cannot be told yet.")
-@click.option("--budget", type=click.FloatRange(min=0), metavar="MINUTES", help="No block that would end later, in either pass.")
+@click.option("--budget", type=Finite(min=0), metavar="MINUTES", help="No block that would end later, in either pass.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of the random order. Default: drawn, and recorded.")
 @click.option("--out", type=click.Path(path_type=Path), help=f"Folder for {FILE}. Default: none is written.")
 @click.option("--allow-cannot-tell", is_flag=True, help="Exit code 0 in place of 4, where the machine is too noisy to tell.")

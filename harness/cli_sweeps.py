@@ -6,7 +6,7 @@ import sys
 import click
 
 from harness.errors import UserError
-from harness.options import chosen_impls, chosen_specs, command_line, folder_for, limits, options
+from harness.options import Finite, chosen_impls, chosen_specs, command_line, folder_for, limits, options
 
 NOTHING_TO_TRAIN = "mend: a spec that trains, such as --spec vae"
 
@@ -55,7 +55,7 @@ def certify(specs: list, implementations: list, device: str, path) -> None:
 @options("spec", "impl", "dtype", "device", "timeout", "out")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Trainings of each implementation.")
 @click.option(
-    "--target", type=float, metavar="NATS", help="Test loss an example. Default: the reference's half-way through the spec's steps."
+    "--target", type=Finite(), metavar="NATS", help="Test loss an example. Default: the reference's half-way through the spec's steps."
 )
 def quality(specs, impls, dtypes, device, timeout, out, seeds, target) -> None:
     """Seconds and steps until the loss on the test data is low enough, with each framework's own noise.

@@ -23,6 +23,18 @@ class Folder(click.Path):
         return super().convert(value, param, ctx)
 
 
+class Finite(click.FloatRange):
+    """A number that a clock can wait for and JSON can hold: no NaN, which no range of click's excludes, and nothing beyond LARGEST."""
+
+    LARGEST = 1e6  # of either sign; in seconds, half of what poll(2) can wait
+
+    def convert(self, value, param, ctx):
+        number = super().convert(value, param, ctx)
+        if not abs(number) <= self.LARGEST:  # NaN is not
+            self.fail(f"{value} is no number that can be used here; give a finite one, of at most {self.LARGEST:.0f}", param, ctx)
+        return number
+
+
 def options(*names: str) -> Callable:
     """Options that several commands share."""
     known = {
@@ -44,16 +56,16 @@ def options(*names: str) -> Callable:
         ),
         "target": click.option(
             "--target",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Finite(min=0, min_open=True),
             metavar="PERCENT",
             help="More blocks, up to three times the level's, until each 95 % interval is within so much of its value.",
         ),
         "budget": click.option(
-            "--budget", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="No block that would end later. Default: none."
+            "--budget", type=Finite(min=0, min_open=True), metavar="MINUTES", help="No block that would end later. Default: none."
         ),
         "timeout": click.option(
             "--timeout",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Finite(min=0, min_open=True),
             metavar="SECONDS",
             help="A worker that says nothing for so long is ended. Default: 300.",
         ),

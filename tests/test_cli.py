@@ -88,6 +88,26 @@ def test_an_unknown_name_suggests_the_nearest(arguments, message):
     assert done.returncode == USAGE and message in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["bench", "--impl", "numpy", "--target"],
+        ["bench", "--impl", "numpy", "--budget"],
+        ["run", "--impl", "numpy", "--timeout"],
+        ["sweep", "batch", "--impl", "numpy", "--budget"],
+        ["quality", "--impl", "numpy", "--target"],
+        ["gate", "HEAD", "--dry-run", "--budget"],
+    ],
+)
+def test_a_number_that_is_none_is_refused_and_nothing_is_written(tmp_path, capsys, command):
+    for value in ("nan", "inf", "-inf", "1e7"):
+        with pytest.raises(SystemExit) as end:
+            main([*command, value, "--out", str(tmp_path / "out")])
+        said = capsys.readouterr().err
+        assert end.value.code == USAGE and command[-1] in said and not list(tmp_path.iterdir()), said
+        assert "not in the range" in said if value == "-inf" and command[0] != "quality" else "give a finite one" in said
+
+
 def test_two_specs_of_one_name_are_refused(tmp_path):
     mine = tmp_path / "vae.toml"
     mine.write_text('model = "vae"\n[architecture]\nlatent = 2\n')
