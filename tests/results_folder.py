@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -133,6 +134,12 @@ def ranked(folder: Path, blocks: int = 10, absent: tuple[str, ...] = ()) -> None
     first, *rest = (folder / "journal.jsonl").read_text().splitlines()
     head = json.dumps(json.loads(first) | {"specs": {spec.hash: spec.model_dump(mode="json")}})
     (folder / "journal.jsonl").write_text("\n".join([head, *rest]) + "\n")
+
+
+def changed(folder: Path, change: Callable[[dict], dict | None], file: str = "journal.jsonl") -> None:
+    """Each row of a journal as `change` returns it; without those of which it returns none."""
+    rows = [change(json.loads(line)) for line in (folder / file).read_text().splitlines()]
+    (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows if row is not None))
 
 
 def write_quality(folder: Path, **changes: object) -> None:

@@ -1,7 +1,9 @@
-"""The report is written whole or not at all, and what cannot be read is a message."""
+"""The report is written whole or not at all, and what cannot be read is a message. What both pages say, they say alike."""
 
 import errno
 import os
+import re
+from html import unescape
 from pathlib import Path
 
 import pandas as pd
@@ -9,10 +11,17 @@ import pytest
 
 from harness import report
 from harness.errors import UserError
+from harness.report.answer import headlines
+from harness.report.content import load
+from harness.report.derived import fastest_of
 from tests.results_folder import (
+    NAMES,
     absent,
+    changed,
     failed,
+    lines,
     plant,
+    ranked,
     row,
     table,
     write_verify,
@@ -151,3 +160,77 @@ def test_a_folder_that_cannot_be_written_to(folder, monkeypatch):
 
     monkeypatch.setattr("tempfile.mkdtemp", denied)
     assert "Permission denied" in refused(folder) and not (folder / "report.md").exists()
+
+
+# What both pages say.
+
+
+def both(folder: Path) -> tuple[str, str]:
+    """The HTML page as its words, without style, script and sources; the Markdown page."""
+    text = report.build(folder).read_text()
+    text = re.sub(r"<(script|style).*?</\1>|<pre class=\"code\".*?</pre>", "", text, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", text)).split()), (folder / "report.md").read_text()
+
+
+def of(row: dict, name: str) -> bool:
+    """Whether a row of a journal has the rounds of this implementation, and not of its twin."""
+    return bool(row.get("rounds_s")) and (row["cell"]["implementation"], row["cell"]["replica"]) == (name, 0)
+
+
+def test_the_fastest_is_that_of_the_paired_ratios(folder):
+    ranked(folder)
+
+    def slow_later(row: dict) -> dict:
+        if row.get("rounds_s"):  # torch is faster by a tenth in each block; the machine is 3 times slower in the later half
+            name, block = row["cell"]["implementation"], row["block"]
+            second = {"numpy": 1.1, "torch": 1.0, "jax": 2.0}[name] * (3.0 if block >= 5 else 1.0)
+            row["rounds_s"] = [second * (1 + 0.001 * (block % 3))] * 3
+            if of(row, "numpy") and block >= 5:  # where numpy died
+                return {key: row[key] for key in ("schema", "row", "pass", "cell", "block", "at")} | {"state": "crash", "reason": "killed"}
+        return row
+
+    changed(folder, slow_later)
+    content = load(folder)
+    steps = content.cells.set_index("implementation")["step_s"]
+    assert steps["numpy"] < steps["torch"]  # unpaired, it looks faster
+    assert headlines(content)[0].startswith("**torch trains vae 1.1 times as fast as numpy here")
+    page, text = both(folder)
+    for told in (page, text):
+        assert "equally fast" not in told
+        assert "Over fewer blocks than what it is compared with: numpy, vae train 128 (5 of 10)." in told
+    assert lines(folder, "| vae | train | numpy |")[0][7] == "5 of 10" and "5 of 10 blocks" in page
+    assert lines(folder, "| vae | train | numpy | torch |")[0][6] == "5"
+    assert table(folder, "speed").set_index("implementation")["group_blocks"].to_dict() == dict.fromkeys(NAMES, 10)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "fastest", "beaten"),
+    [
+        ({("a", "b"): (0.9, "slower"), ("a", "c"): (2.0, "slower"), ("b", "c"): (2.0, "cannot tell")}, "a", False),
+        ({("a", "b"): (0.97, "cannot tell"), ("a", "c"): (2.0, "slower"), ("b", "c"): (2.1, "slower")}, "b", False),
+        ({("a", "b"): (0.9, "faster"), ("b", "c"): (0.9, "faster"), ("a", "c"): (1.1, "slower")}, "c", True),
+    ],
+)
+def test_the_fastest_is_what_none_is_faster_than(ratios, fastest, beaten):
+    rows = [dict(base=base, implementation=new, ratio=r, low=r, high=r, verdict=v, text=v) for (base, new), (r, v) in ratios.items()]
+    assert fastest_of(["a", "b", "c"], pd.DataFrame(rows)) == (fastest, beaten)
+
+
+@pytest.mark.parametrize("spoil", ["equal", "two without a block in common", "nothing in common"])
+def test_all_are_equally_fast_only_if_all_verdicts_say_so(folder, spoil):
+    ranked(folder)
+
+    def alike(row: dict) -> dict | None:
+        if row.get("rounds_s"):
+            row["rounds_s"] = [0.01 * (1 + 0.001 * ((row["block"] * 7 + len(row["cell"]["implementation"])) % 5))] * 3
+            if spoil != "equal" and row["cell"]["implementation"] != "numpy":
+                return row if (row["block"] < 5) == of(row, "jax") else None
+            if spoil == "nothing in common":
+                return None
+        return row
+
+    changed(folder, alike)
+    (sentence,) = headlines(load(folder))
+    assert ("All implementations are equally fast here" in sentence) is (spoil == "equal")
+    assert ("cannot be told here" in sentence) is (spoil != "equal")
+    assert ("for want of a block that both have: jax." in sentence) is (spoil == "nothing in common")

@@ -30,11 +30,11 @@ def answer(content: Content) -> list[str]:
 
 def headlines(content: Content) -> list[str]:
     """A sentence a spec that is trained or fitted: the fastest against each other one, and how equal they are. None at level quick."""
-    return [_headline(one) + _equal(content, one) for one in rankings(content) if one["rows"]]
+    return [_headline(one) + _equal(content, one) for one in rankings(content) if one["rows"] or one["apart"]]
 
 
 def _headline(one: dict) -> str:
-    told = [row for row in one["rows"] if row["verdict"] == "slower"]
+    told = [] if one["beaten"] else [row for row in one["rows"] if row["verdict"] == "slower"]
     equal = [row["implementation"] for row in one["rows"] if row["verdict"] == "equal within noise"]
     open_ = [row for row in one["rows"] if row["verdict"] == "cannot tell"]
     verb = DOES[one["operation"]]
@@ -42,14 +42,18 @@ def _headline(one: dict) -> str:
         first, *rest = told
         text = f"**{one['fastest']} {verb} {one['spec']} {_times(first)} here, 95 % interval {_interval(first)} (paired by block).**"
         text += f" It is {', '.join(f'{_times(row)} ({_interval(row)})' for row in rest)}." if rest else ""
-    elif open_:
-        text = f"**Which implementation {verb} {one['spec']} the fastest cannot be told here.**"
-    else:
+    elif one["equal"]:
         text = f"**All implementations are equally fast here in what {verb} {one['spec']}.**"
+    else:
+        text = f"**Which implementation {verb} {one['spec']} the fastest cannot be told here.**"
     if equal:
         text += f" Equal within noise: {one['fastest']} and {', '.join(equal)}."
     if open_:
         text += f" This run cannot tell {one['fastest']} from {', '.join(_open(row) for row in open_)}."
+    if one["apart"]:
+        text += f" Not compared with {one['fastest']}, for want of a block that both have: {', '.join(one['apart'])}."
+    if one["beaten"]:
+        text += " The verdicts go round in a circle, since pairs have different blocks; they are below."
     return text
 
 

@@ -109,7 +109,8 @@ def load(folder: Path) -> Content:
     runs, cells, values, ratios = _bench(journal)
     cells, values, ratios = only_certified(verify, cells, values, ratios)
     card, known = machines_card(folder, runs), specs_of(runs)
-    content = Content(verify, runs, equivalence, checks, bounded(cells, known, card), values, ratios, card, known)
+    cells = further.beside(bounded(cells, known, card))
+    content = Content(verify, runs, equivalence, checks, cells, values, ratios, card, known)
     if not cells.empty:
         content.noise = further.noise(journal, cells)
         content.rules = further.rules(journal, cells)

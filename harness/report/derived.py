@@ -47,20 +47,41 @@ def against(pairs: pd.DataFrame, base: str) -> list[dict]:
 
 
 def rankings(content: Content) -> list[dict]:
-    """{"spec", "operation", "batch_size", "fastest", "floor", "rows"} of what is trained or fitted; in the rows each other
-    implementation's time over the fastest's. None at level quick."""
+    """{"spec", "operation", "batch_size", "fastest", "beaten", "equal", "floor", "rows", "apart"} of what is trained or
+    fitted; in the rows each other implementation's time over the fastest's; `equal`: every pair is, of all; `apart`: those that shared no
+    block with the fastest. None at level quick."""
     cells = main_cells(content)
     if cells.empty or content.note:
         return []
     found = []
     for (spec, operation, _), part in cells.groupby(["spec", "operation", "spec_hash"], sort=False):
         if len(part) > 1:
-            fastest = part.sort_values("step_s")["implementation"].iloc[0]
-            pairs = pairs_of(content, part)
+            names, pairs = list(part["implementation"]), pairs_of(content, part)
+            fastest, beaten = fastest_of(names, pairs)
             rows = sorted(against(pairs, fastest), key=lambda row: row["ratio"])
+            apart = [name for name in names if name not in {fastest, *(row["implementation"] for row in rows)}]
             head = {"spec": spec, "operation": operation, "batch_size": int(part["batch_size"].iloc[0]), "fastest": fastest}
-            found.append({**head, "floor": pairs["floor"].max(), "rows": rows})
+            equal = len(pairs) == math.comb(len(names), 2) and bool((pairs["verdict"] == "equal within noise").all())
+            found.append({**head, "beaten": beaten, "equal": equal, "floor": pairs["floor"].max(), "rows": rows, "apart": apart})
     return found
+
+
+def fastest_of(names: list[str], pairs: pd.DataFrame) -> tuple[str, bool]:
+    """The implementation that none is shown to be faster than; of several the one with the least geometric mean of its paired ratios to
+    the others of them. And whether there is none, so that this is the one that the fewest are faster than.
+
+    Paired, as the verdicts are: whose blocks failed while the machine was slow has the best mean of what is left.
+    """
+    rows = {name: against(pairs, name) for name in names}
+    ahead = {name: sum(row["verdict"] == "faster" for row in rows[name]) for name in names}
+    least = min(ahead.values())
+    best = [name for name in names if ahead[name] == least]
+
+    def behind(name: str) -> float:
+        logs = [-math.log(row["ratio"]) for row in rows[name] if row["implementation"] in best]
+        return sum(logs) / len(logs) if logs else math.inf
+
+    return min(best, key=behind), least > 0
 
 
 def break_even(content: Content) -> pd.DataFrame:

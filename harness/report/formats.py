@@ -53,6 +53,11 @@ def interval(cell: dict) -> str:
     return f"{number(cell['samples_low'])} to {number(cell['samples_high'])}"
 
 
+def blocks(cell: dict) -> str:
+    """How many; and of how many, where what it is compared with has more."""
+    return f"{cell['blocks']} of {cell['group_blocks']}" if cell["blocks"] < cell["group_blocks"] else str(cell["blocks"])
+
+
 def factor(value: float) -> str:
     """How many times: 1.91, 22.8."""
     return "N/A" if missing(value) else f"{value:.3g}"
@@ -114,6 +119,7 @@ FILTERS = {
     "seconds": seconds,
     "between": between,
     "interval": interval,
+    "blocks": blocks,
     "factor": factor,
     "ends": ends,
     "percent": percent,

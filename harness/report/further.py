@@ -34,6 +34,13 @@ def among(table: pd.DataFrame, columns: tuple[str, ...], wanted: set[tuple]) -> 
     return pd.Series([one in wanted for one in table[list(columns)].itertuples(index=False, name=None)], index=table.index, dtype=bool)
 
 
+def beside(cells: pd.DataFrame) -> pd.DataFrame:
+    """With `group_blocks`: the most blocks that any of the cells has that this one is compared with."""
+    from harness.bench.ratios import GROUP
+
+    return cells if cells.empty else cells.assign(group_blocks=cells.groupby(list(GROUP), sort=False)["blocks"].transform("max"))
+
+
 def noise(journal: Path, cells: pd.DataFrame) -> pd.DataFrame:
     """One row a group of cells that has an A/A control: seconds of the twin over those of the implementation, and the floor it makes."""
     import pandas as pd

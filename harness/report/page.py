@@ -88,7 +88,7 @@ def tables(content: Content) -> dict[str, pd.DataFrame]:
     more = {"noise": content.noise, "break_even": content.even, "rules": content.rules, "curves": content.curves,
             "slopes": content.slopes, "quality": content.quality}  # fmt: skip
     return made | {
-        "speed": content.cells[[*head, "margin", "blocks", "rounds", *RATE, *STEP, *SPREAD, *BOUND, *WORK]],
+        "speed": content.cells[[*head, "margin", "blocks", "group_blocks", "rounds", *RATE, *STEP, *SPREAD, *BOUND, *WORK]],
         "times": content.cells[[*head, *START, "step_s"]],
         "memory": content.cells[[*head, *MEMORY]].assign(
             missing_because=reasons,

@@ -9,7 +9,7 @@ from typing import Any
 from harness.report import derived
 from harness.report.answer import answer, needs
 from harness.report.content import Content
-from harness.report.formats import missing, words
+from harness.report.formats import blocks, missing, words
 from harness.report.further import SIGNS
 
 # what each column of memory is; in bytes, in a process of its own
@@ -39,6 +39,7 @@ def view(content: Content) -> dict[str, Any]:
         "main": main,
         "matrices": derived.matrices(content) if cells else [],
         "reasons": cell_reasons(cells),
+        "uneven": uneven(cells),
         "runs": content.runs,
         "failures": [message for row in content.verify["rows"] for message in row.get("failures", [])],
         "memory_names": SHORT,
@@ -106,12 +107,13 @@ def strips(content: Content) -> dict[tuple, list[dict]]:
 
 
 def vouched(content: Content) -> dict[tuple, str]:
-    """{key of a cell: its certificate, and how many rules of its card passed and did not}, for a figure."""
+    """{key of a cell: its certificate, how many rules of its card passed and did not, its blocks where few}, for a figure."""
     found, cards = {}, strips(content)
     for cell in content.cells[content.cells["state"] == "ok"].to_dict("records"):
         states = [rule["state"] for rule in cards.get(cell_key(cell), [])]
         signs = [f"{SIGNS[state]}{states.count(state)}" for state in ("PASS", "WARN", "FAIL") if state in states]
-        found[cell_key(cell)] = " ".join([cell["certificate"][:8], *signs])
+        fewer = [f"{blocks(cell)} blocks"] if cell["blocks"] < cell["group_blocks"] else []
+        found[cell_key(cell)] = " ".join([cell["certificate"][:8], *signs, *fewer])
     return found
 
 
@@ -175,6 +177,15 @@ def cell_reasons(cells: list[dict]) -> list[str]:
         f"{name}, {'; '.join(f'{spec} ' + ', '.join(dict.fromkeys(done)) for spec, done in specs.items())}: "
         f"{'' if state == 'ok' else f'{state}: '}{reason}"
         for (name, state, reason), specs in found.items()
+    ]
+
+
+def uneven(cells: list[dict]) -> list[str]:
+    """Each cell with a rate over fewer blocks than what it is compared with."""
+    return [
+        f"{cell['implementation']}, {cell['spec']} {cell['operation']} {cell['batch_size']} ({blocks(cell)})"
+        for cell in cells
+        if cell["state"] == "ok" and cell["blocks"] < cell["group_blocks"]
     ]
 
 
