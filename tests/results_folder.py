@@ -122,6 +122,7 @@ def write_journal(
             reasons = {column: "no device: runs on the CPU" for column in (*list(peaks)[1:], "planned_peak")}
             fields = {"pass": "memory", "cell": cell(name), "block": 0, "state": "ok", "reason": None, "reasons": reasons}
             journal.write("finish", **fields, **peaks, planned_peak=None)
+        journal.write("end", stopped=f"blocks: {blocks} blocks, as the level asks")
 
 
 def ranked(folder: Path, blocks: int = 10, absent: tuple[str, ...] = ()) -> None:

@@ -91,7 +91,8 @@ def test_the_answer_in_words_is_computed(folder):
     assert "3 of 4 pairs" in first and "(1 spec, 3 implementations)" in first
     assert "gradients agree to 13 digits (worst error 3.0e-14, gate 1e-12: torch, vae)" in first
     assert f"1 not installed ({NOT_INSTALLED})" in first and "failed" not in first
-    assert speed == "3 cells were timed at level quick; no ranking: 3 blocks."
+    ended = " The run ended for this reason: blocks: 3 blocks, as the level asks."
+    assert speed == "3 cells were timed at level quick; no ranking: 3 blocks." + ended
     write_verify(folder, [*map(row, NAMES), row("torch", "float32"), failed("jax", "float32")])
     double, single, speed = answer(load(folder))
     assert "3 of 3 pairs" in double and "Left out" not in double

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shlex
 from html import unescape
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 
 from harness import report
 from harness.errors import UserError
-from harness.report.answer import headlines
+from harness.report.answer import answer, headlines
 from harness.report.content import load
 from harness.report.derived import fastest_of
+from harness.report.view import view
 from tests.results_folder import (
     NAMES,
     absent,
@@ -97,8 +99,8 @@ def test_a_journal_that_is_damaged_and_one_that_is_cut_off(folder):
     assert "journal.jsonl, line 1" in refused(folder)
     path.write_text(whole.replace('"renewed-torch"', "null"))  # a speed whose certificate was not renewed
     assert "certificate: Input should be a valid string" in refused(folder)
-    path.write_text(whole[:-20])  # the memory of jax
-    report.build(folder)
+    path.write_text("".join(whole.splitlines(keepends=True)[:-1])[:-20])  # the memory of jax
+    assert "The run was cut off before its end." in report.build(folder).read_text()
     memory = table(folder, "memory").set_index("implementation")
     assert pd.isna(memory.loc["jax", "host_peak"]) and memory.loc["torch", "host_peak"] > 0
 
@@ -234,3 +236,41 @@ def test_all_are_equally_fast_only_if_all_verdicts_say_so(folder, spoil):
     assert ("All implementations are equally fast here" in sentence) is (spoil == "equal")
     assert ("cannot be told here" in sentence) is (spoil != "equal")
     assert ("for want of a block that both have: jax." in sentence) is (spoil == "nothing in common")
+
+
+def test_why_the_run_ended_and_which_intervals_are_too_wide(folder):
+    ranked(folder)
+    changed(
+        folder, lambda row: row | {"stop": {"blocks": 10, "most": 15, "target": 0.05, "budget_s": None}} if row["row"] == "run" else row
+    )
+
+    def noisy(row: dict) -> dict:
+        if of(row, "torch"):
+            row["rounds_s"] = [seconds * (1.0, 1.3)[row["block"] % 2] for seconds in row["rounds_s"]]
+        if row["row"] == "end":
+            row["stopped"] = "blocks: 10 blocks, the most that there may be; 2 of 4 intervals are wider than 5 % either way"
+        return row
+
+    for change, wide in ((lambda row: row, "None of 3 intervals is"), (noisy, "1 of 3 intervals is")):
+        changed(folder, change)
+        (*_, sentence) = answer(load(folder))
+        assert sentence.endswith(f" {wide} wider than 5 % either way, the run's target.") and sentence.count("intervals") == 1
+    assert "The run ended for this reason: blocks: 10 blocks, the most that there may be." in sentence
+    for told in both(folder):
+        assert sentence in told
+
+
+def test_operations_that_were_not_timed_are_named_with_a_command_that_is_one(folder):
+    from click.testing import CliRunner
+
+    from harness.cli import main
+
+    ranked(folder)
+    line = "Not timed: loss, encode, decode, generate."
+    (found,) = [one for one in view(load(folder))["left_out"] if one.startswith(line)]
+    command = shlex.split(found.split("`")[1])
+    assert command[:4] == ["isoform", "bench", "--spec", "vae"] and command.count("--operation") == 4
+    done = CliRunner().invoke(main, [*command[1:], "--dry-run"])
+    assert done.exit_code == 0, done.output
+    for told in both(folder):
+        assert line in told

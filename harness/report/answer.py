@@ -166,4 +166,24 @@ def _of_speed(content: Content) -> list[str]:
     run = content.runs[-1]
     text = f"{len(good)} cells were timed at level {run['level']}"
     text += f"; {run['note']}: {blocks}" if run.get("note") else f", in {blocks} each"
-    return [f"{text}.{f' Cells without a speed: {bad}; the reasons are below.' if bad else ''}"]
+    without = f" Cells without a speed: {bad}; the reasons are below." if bad else ""
+    return [f"{text}.{without}{_ended(run)}{_wide(content, run)}"]
+
+
+def _ended(run: dict) -> str:
+    if not run["ended"]:
+        return " The run was cut off before its end."
+    why = dict.fromkeys(one.split("; ")[0] for one in run["ended"] if one)  # how many intervals are too wide is said of the cells shown
+    return f" The run ended for this reason: {'; '.join(why)}." if why else ""
+
+
+def _wide(content: Content, run: dict) -> str:
+    """How many intervals are short of what the run was to reach."""
+    target = (run.get("stop") or {}).get("target")
+    low, high = (content.cells.loc[content.cells["state"] == "ok", name].astype(float) for name in ("step_low_s", "step_high_s"))
+    half = ((high / low) ** 0.5 - 1).dropna()
+    if target is None or half.empty:
+        return ""
+    wide = int((half > target).sum())
+    verb = "is" if wide < 2 else "are"
+    return f" {wide or 'None'} of {len(half)} intervals {verb} wider than {100 * target:.3g} % either way, the run's target."

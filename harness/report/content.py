@@ -40,7 +40,7 @@ CHECK = ("number", "name", "state", "reason", "comparisons", "error", "gate", "m
 @dataclass
 class Content:
     verify: dict  # verify.json
-    runs: list[dict]  # "run" rows of the journal: machine, versions, command, level
+    runs: list[dict]  # "run" rows of the journal: machine, versions, command, level; and "ended": why there were no more blocks
     equivalence: pd.DataFrame  # one row a spec, implementation and dtype
     checks: pd.DataFrame  # one row a check of a certificate
     cells: pd.DataFrame  # one row a measured cell; no measured value without a certificate
@@ -216,7 +216,9 @@ def _bench(journal: Path) -> tuple[list[dict], pd.DataFrame, pd.DataFrame, pd.Da
     from harness.bench.ratios import ratios
     from harness.bench.table import long, summary
 
-    runs = [row for row in read(journal).last_run if row["row"] == "run"]
+    rows = read(journal).last_run
+    ended = [row["stopped"] for row in rows if row["row"] == "end"]
+    runs = [row | {"ended": ended} for row in rows if row["row"] == "run"]
     return runs, summary(journal), long(journal), ratios(journal)
 
 

@@ -153,11 +153,30 @@ def left_out(content: Content) -> list[str]:
         lines.append("Noise floor: `isoform bench`, two blocks or more")
     if content.rules.empty:
         lines.append("Rule card: `isoform bench`, of this version")
+    lines += untimed(content)
     swept = set(content.curves["sweep"]) if len(content.curves) else set()
     lines += [f"Seconds a step over the {of}: `isoform sweep {of} --out THIS_FOLDER`" for of in ("batch", "width") if of not in swept]
     if content.quality.empty:
         lines.append("Time to quality: `isoform quality --out THIS_FOLDER`")
     return lines
+
+
+def untimed(content: Content) -> list[str]:
+    """What the specs could be timed at and were not; in a folder of its own, since a page shows the last run of a journal."""
+    import specs
+    from harness.bench.cells import TIMED
+    from impls.surface import operations
+
+    run, timed = content.runs[-1], set(content.cells["operation"])
+    missed = {operation for spec in content.specs.values() for operation in operations(spec)} - timed
+    if not missed:
+        return []
+    wanted = [name for name in TIMED if name in missed]
+    names = list(dict.fromkeys(content.cells["spec"]))
+    parts = [] if set(names) == set(specs.names()) else [word for name in names for word in ("--spec", given(run["command"], name))]
+    parts += [word for name in wanted for word in ("--operation", name)]
+    how = shlex.join(["isoform", "bench", *parts, "--level", run["level"], "--out", "ANOTHER_FOLDER"])
+    return [f"Not timed: {', '.join(wanted)}. `{how}`, after `isoform verify --out ANOTHER_FOLDER`: a page shows one run"]
 
 
 def differences(verified: dict, timed: dict) -> str:
