@@ -1,6 +1,8 @@
 """The measurement of the implementations' own speed: the bare codes compute what ours do, and a criterion can be missed."""
 
 import json
+import shlex
+import subprocess
 import sys
 from statistics import geometric_mean
 
@@ -10,9 +12,10 @@ import pytest
 import impls
 from harness.bench.statistics import Estimate, paired
 from harness.processes import cpus
+from harness.verify.certificate import code_hash
 from tests.speed import __main__ as speed
-from tests.speed import measure
-from tests.speed.criteria import CRITERIA, IMPLEMENTATIONS, judge
+from tests.speed import measure, page, profiles
+from tests.speed.criteria import CRITERIA, IMPLEMENTATIONS, KINDS, judge
 
 SAME = """
 import numpy as np, impls
@@ -168,6 +171,93 @@ def test_what_is_measured_again_replaces_what_was_there(monkeypatch, tmp_path, c
     ]
     path.write_text(json.dumps(found | {"machine": {"cpu": "another"}}))
     assert speed.main() == 2 and "another machine" in capsys.readouterr().err
+
+
+def test_a_row_tells_its_code_and_a_command_that_can_be_given_again(monkeypatch, tmp_path):
+    path, words = tmp_path / "a folder" / "speed.json", ["speed", "--only", "vae keras-jax / jax", "--blocks", "2", "--out"]
+    path.parent.mkdir()
+    monkeypatch.setattr(measure, "pair", lambda names, which, steps, seed: {names[0]: 1.0 + seed / 1000, names[1]: 1.0})
+    monkeypatch.setattr(sys, "argv", [*words, str(path)])
+    monkeypatch.setattr(speed, "commit", lambda: "abc1234+")
+    speed.main()
+    found = json.loads(path.read_text())
+    (row,) = found["criteria"]
+    assert shlex.split(row["command"])[3:] == [*words[1:], str(path)] and row["commit"] == "abc1234+"
+    assert row["code"] == {name: code_hash(impls.load(name)) for name in ("keras-jax", "jax")}
+    told = f"| abc1234+, keras-jax {row['code']['keras-jax'][:8]}, jax {row['code']['jax'][:8]} |"
+    assert told in path.with_suffix(".md").read_text() and "older code" not in path.with_suffix(".md").read_text()
+    old = {name: value for name, value in row.items() if name not in ("commit", "code")} | {"criterion": "torch / bare:torch"}
+    assert "| older code |" in page.line(old) and "| no commit |" in page.line(row | {"commit": None, "code": {}})
+    path.write_text(json.dumps(found | {"criteria": [old]}))
+    speed.main()
+    assert [("commit" in row) for row in json.loads(path.read_text())["criteria"]] == [True, False]  # rows keep what they have
+
+
+def test_the_commit_is_that_of_the_sources(monkeypatch, tmp_path):
+    git = lambda *words: subprocess.run(["git", *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+    monkeypatch.setattr(speed, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert speed.commit() is None
+    git("init", "-q")
+    assert speed.commit() is None  # nothing committed yet
+    (tmp_path / "impls").mkdir()
+    (tmp_path / "impls" / "one.py").write_text("")
+    git("add", ".")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "first")
+    assert speed.commit() == git("rev-parse", "--short", "HEAD")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "speed.json").write_text("")
+    assert speed.commit() == git("rev-parse", "--short", "HEAD")  # what is measured is not what was
+    (tmp_path / "impls" / "two.py").write_text("")
+    assert speed.commit() == git("rev-parse", "--short", "HEAD") + "+"
+    monkeypatch.setenv("PATH", "")
+    assert speed.commit() is None
+
+
+def rows_of(kinds: list[str]) -> dict:
+    made = [next(one for one in CRITERIA if one.kind == kind) for kind in kinds]
+    blocks = [{one.new: 2.0 + k / 100, one.base or "": 1.0} for one in made for k in range(2)]
+    rows = [speed.row(one, interval(1.9, 2.1), blocks[2 * k : 2 * k + 2]) for k, one in enumerate(made)]
+    return {"machine": {"cpu": "x", "cores": 2}, "rounds": 12, "criteria": rows, "profiles": {}}
+
+
+def test_the_page_says_what_a_block_of_each_kind_is_and_what_each_verdict_means():
+    text = page.markdown(rows_of(list(KINDS)), {})
+    assert set(page.HOW) == set(KINDS) and {one.kind for one in CRITERIA} == set(KINDS)
+    for kind, said in (("pair", "12 rounds"), ("harness", f"{measure.TURNS} turns"), ("worker", f"{measure.WORKER_TURNS} turns")):
+        assert said in next(line for line in text.splitlines() if line.startswith(f"- `{kind}`: "))
+    assert all(f"*{word}*: " in text for word in ("met", "missed", "cannot tell"))
+    assert "- `worker`" not in page.markdown(rows_of(["pair"]), {})
+
+
+def test_shares_that_overlap_are_in_lists_of_their_own():
+    found = rows_of(["pair"])
+    name = f"vae {found['criteria'][0]['new']}"
+    whole = {"by": "function", "what": "fit", "share": 0.9, "calls_a_step": 1.0}
+    part = {"by": "part", "what": "product", "share": 0.8, "calls_a_step": 1.0}
+    found["profiles"] = {name: [whole, part], "vae another": [whole]}
+    text = page.markdown(found, {})
+    assert "- function: `fit` 90.0% (1)\n- part: `product` 80.0% (1)" in text and "vae another" not in text
+    found["profiles"] = {name: [{key: value for key, value in one.items() if key != "by"} for one in (whole, part)]}
+    assert "- older code, not told apart: `fit` 90.0% (1); `product` 80.0% (1)" in page.markdown(found, {})
+
+
+def test_a_profile_says_by_which_of_its_countings(monkeypatch):
+    from tests.speed.contestants import spec_of
+
+    small = spec_of("pca").replace(data={"shape": [5, 4], "train": 300}, architecture={"latent": 3})
+    monkeypatch.setattr(profiles, "spec_of", lambda which: small)
+    monkeypatch.setattr(profiles, "rows", lambda spec: np.random.default_rng(0).random((300, 20)))
+    assert {one["by"] for one in profiles.fit_parts("numpy", "pca", 1.0)} == {"part"}
+    assert {one["by"] for one in profiles.python_functions(lambda: sorted([1]), 1)} == {"function"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_help_names_every_kind(monkeypatch, capsys, kind):
+    monkeypatch.setattr(sys, "argv", ["speed", "--help"])
+    with pytest.raises(SystemExit):
+        speed.main()
+    assert kind in capsys.readouterr().out.split("name or kind (")[1].split(")")[0]
 
 
 @pytest.mark.parametrize(("ratio", "word", "code"), [(1.0, "met", 0), (1.5, "missed", 1)])

@@ -3,6 +3,8 @@
 import argparse
 import json
 import math
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -15,11 +17,13 @@ import impls
 from harness import machine
 from harness.bench.statistics import Estimate, estimate, paired
 from harness.files import write_text
+from harness.processes import ROOT
+from harness.verify.certificate import code_hash
 from tests.speed import measure, page, parent, profiles
-from tests.speed.criteria import CRITERIA, FLOORS, Criterion, judge
+from tests.speed.criteria import CRITERIA, FLOORS, KINDS, Criterion, judge
 
 COMMANDS = {"isoform list": ["list"], "isoform --help": ["--help"]}
-REPEATS = 5  # of a command in a block
+SOURCES = ("harness", "impls", "specs", "tests/speed")  # of what is measured, and of what measures
 
 
 def main() -> int:
@@ -51,9 +55,9 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.speed", description=__doc__)
     parser.add_argument("--impl", action="append", default=[], choices=list(impls.available()), help="what is about it alone; repeatable")
-    parser.add_argument("--only", default="", help="criteria whose spec, name or kind (pair harness command parent) holds this text")
+    parser.add_argument("--only", default="", help=f"criteria whose spec, name or kind ({' '.join(KINDS)}) holds this text")
     parser.add_argument("--blocks", type=int, default=5, help="of fresh processes; fewer than 2 cannot tell (default 5)")
-    parser.add_argument("--profile", action="store_true", help="for what is not met, where the time goes")
+    parser.add_argument("--profile", action="store_true", help="where the time goes of each pair that is not met")
     parser.add_argument("--out", type=Path, help="JSON, with a page for people beside it; what is not measured again stays")
     return parser.parse_args()
 
@@ -72,7 +76,7 @@ def block(one: Criterion, number: int) -> dict[str, float]:
     if one.kind in ("harness", "worker"):
         return getattr(measure, one.kind)(one.base, one.spec, number)
     if one.kind == "command":
-        return {one.new: min(measure.command(COMMANDS[one.new]) for _ in range(REPEATS))}
+        return {one.new: min(measure.command(COMMANDS[one.new]) for _ in range(measure.REPEATS))}
     if one.kind == "parent":
         return {one.new: parent.share()}
     floors = FLOORS if "products" in one.name else ()
@@ -88,7 +92,8 @@ def together(earlier: list[dict], rows: list[dict]) -> list[dict]:
 def row(one: Criterion, found: Estimate, seconds: list[dict[str, float]]) -> dict:
     known = {"low": found.low, "high": found.high}
     return {
-        "made": datetime.now(UTC).isoformat(timespec="seconds"), "command": " ".join(["python -m tests.speed", *sys.argv[1:]]),
+        "made": datetime.now(UTC).isoformat(timespec="seconds"), "command": shlex.join(["python", "-m", "tests.speed", *sys.argv[1:]]),
+        "commit": commit(), "code": code(one),
         "criterion": one.name, "spec": one.spec, "kind": one.kind, "text": one.text, "new": one.new, "base": one.base,
         "limit": one.limit, "least": one.least, "value": found.value,
         **{name: None if math.isnan(value) else value for name, value in known.items()},
@@ -96,8 +101,26 @@ def row(one: Criterion, found: Estimate, seconds: list[dict[str, float]]) -> dic
     }  # fmt: skip
 
 
+def commit() -> str | None:
+    """Of the sources, with "+" behind it where they differ from it; None where there is no git or no repository."""
+    asked = [["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", *SOURCES]]
+    try:
+        head, changed = (
+            subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip() for words in asked
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if changed else "")
+
+
+def code(one: Criterion) -> dict[str, str]:
+    """{implementation: the hash of its code, as in a certificate} of those that a criterion is about."""
+    known = impls.available()
+    return {name: code_hash(known[name]) for name in one.contestants if name in known}
+
+
 def profiled(rows: list[dict], note: Callable) -> dict:
-    """{contestant: where its time goes} of all that is not met, and of what it is held against."""
+    """{contestant: where its time goes} of each pair that is not met: the two sides of another kind run the same step."""
     wanted = {
         (one["spec"], name) for one in rows if one["verdict"] != "met" and one["kind"] == "pair" for name in (one["new"], one["base"])
     }

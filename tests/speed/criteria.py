@@ -10,6 +10,9 @@ from harness.bench.statistics import Estimate
 IMPLEMENTATIONS = ("numpy", "torch", "torch-compile", "jax", "jax-scan", "keras-jax", "keras-torch", "keras-tensorflow")
 
 
+KINDS = ("pair", "harness", "worker", "command", "parent")  # of measurement: `page.HOW` says how
+
+
 @dataclass(frozen=True)
 class Criterion:
     """seconds of `new` over those of `base`, or seconds of `new` alone, must be `limit` at most (and `least` at least)."""
@@ -20,7 +23,7 @@ class Criterion:
     text: str
     least: float = 0.0
     spec: str = "vae"
-    kind: str = "pair"  # of measurement: pair, harness, worker, command or parent
+    kind: str = "pair"  # one of KINDS
 
     @property
     def name(self) -> str:
@@ -30,8 +33,13 @@ class Criterion:
     def steps(self) -> int:
         return 25 if self.spec == "vae" else 1
 
+    @property
+    def contestants(self) -> tuple[str, ...]:
+        """Without what is done with them: "loop:jax / jax" is about jax."""
+        return tuple(dict.fromkeys(part.rpartition(":")[2] for part in (self.new, self.base) if part))
+
     def concerns(self, implementations: tuple[str, ...]) -> bool:
-        return not implementations or bool({part.rpartition(":")[2] for part in (self.new, self.base or "")} & set(implementations))
+        return not implementations or bool(set(self.contestants) & set(implementations))
 
 
 AGREEMENT = 1.02  # of the harness's number and a loop by hand

@@ -26,6 +26,8 @@ ROUNDS = 12  # of each contestant in a block
 WARM_UP = 24  # rounds of the loop by hand before those that count: about as many as bench takes, since both train on, and NumPy is
 # slower by 1 % once the moments of dead units have decayed to subnormal numbers
 TURNS = 15  # of bench and the loop by hand in a block
+WORKER_TURNS = TURNS // 2  # three processes take as long as two in twice as many
+REPEATS = 5  # of a command in a block
 PAUSE_S = 0.03  # between two rounds, in which the threads of the last go to sleep
 SILENCE_S = 240.0
 
@@ -123,7 +125,7 @@ def worker(name: str, which: str, seed: int) -> dict[str, float]:
         }
         ready = {one: start[one]() for one in order.sample(list(start), len(start))}
         found: dict[str, list[float]] = {one: [] for one in start}
-        for _ in range(TURNS // 2):  # three take as long as two in twice as many
+        for _ in range(WORKER_TURNS):
             for one in order.sample(list(start), len(start)):
                 time.sleep(PAUSE_S)
                 found[one].append(ready[one]())

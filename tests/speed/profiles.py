@@ -1,7 +1,7 @@
 """Where a contestant's time goes: `python -m tests.speed.profiles CONTESTANT SPEC STEPS` prints it as JSON, largest first.
 
 Python's own profiler for all; for what runs on PyTorch, its operators too; for PCA, the parts of a fit, each timed alone as its framework
-has it. Shares are of the time of a round.
+has it. Shares are of the time of a round, counted once by each of the three (`by`), so they add up within one and not across them.
 """
 
 import cProfile
@@ -24,7 +24,7 @@ ROWS = 12
 
 
 def of(contestant: str, which: str, steps: int) -> list[dict]:
-    """[{"what", "share", "calls_a_step"}, ...], measured in a process of its own."""
+    """[{"by", "what", "share", "calls_a_step"}, ...], measured in a process of its own."""
     own = dict(impls.load(name).environment) if (name := implementation_of(contestant)) else {}
     variables = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(len(cpus()))), **own, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.speed.profiles", contestant, which, str(steps)]
@@ -33,12 +33,16 @@ def of(contestant: str, which: str, steps: int) -> list[dict]:
 
 
 def python_functions(run, steps: int) -> list[dict]:
+    """Own time. What the profiler does not see is its caller's: a routine of BLAS that SciPy calls is no function of Python's."""
     profile = cProfile.Profile()
     profile.runcall(run)
     stats = pstats.Stats(profile).stats
     total = sum(own for _, _, own, _, _ in stats.values())
     largest = sorted(stats.items(), key=lambda item: -item[1][2])[:ROWS]
-    return [{"what": said(*where), "share": own / total, "calls_a_step": calls / steps} for where, (_, calls, own, _, _) in largest]
+    return [
+        {"by": "function", "what": said(*where), "share": own / total, "calls_a_step": calls / steps}
+        for where, (_, calls, own, _, _) in largest
+    ]
 
 
 def said(file: str, line: int, function: str) -> str:
@@ -46,6 +50,7 @@ def said(file: str, line: int, function: str) -> str:
 
 
 def torch_operators(run, steps: int) -> list[dict]:
+    """Own time, without that of the operators that one calls."""
     import torch
 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -53,18 +58,19 @@ def torch_operators(run, steps: int) -> list[dict]:
         run()
         total = perf_counter() - start
     largest = sorted(profile.key_averages(), key=lambda row: -row.self_cpu_time_total)[:ROWS]
-    return [{"what": row.key, "share": row.self_cpu_time_total * 1e-6 / total, "calls_a_step": row.count / steps} for row in largest]
+    known = [(row.key, row.self_cpu_time_total * 1e-6, row.count) for row in largest]
+    return [{"by": "operator", "what": what, "share": own / total, "calls_a_step": calls / steps} for what, own, calls in known]
 
 
 def fit_parts(name: str, which: str, round_s: float) -> list[dict]:
-    """The product and the eigenvectors of a fit, of data that are centred already."""
+    """The product and the eigenvectors of a fit, of data that are centred already: all of the time of each, which its caller has too."""
     spec = spec_of(which)
     x = rows(spec)
     found = []
     for what, run in importlib.import_module(f"tests.speed.bare.in_{name}").fit_parts(x, spec.d_z).items():
         run()
         seconds = median(timeit.repeat(run, repeat=5, number=1))
-        found.append({"what": what, "share": seconds / round_s, "calls_a_step": 1.0})
+        found.append({"by": "part", "what": what, "share": seconds / round_s, "calls_a_step": 1.0})
     return found
 
 
