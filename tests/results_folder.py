@@ -157,6 +157,23 @@ def write_quality(folder: Path, **changes: object) -> None:
             journal.write("finish", **reached | {"seed": seed} | done | other, cell=of_torch, block=seed)
 
 
+def write_card(folder: Path, **changes: object) -> list[dict]:
+    """machine.json, of two operations in two libraries, of which one has no bfloat16; returns its rows."""
+    products = {"operation": "matmul", "dtype": "bfloat16", "size": 1024, "unit": "FLOP/s", "low": None, "high": None, "value": None}
+    dispatch = {"operation": "dispatch", "dtype": "float32", "size": 1, "unit": "s", "reason": None}
+    rows = [
+        {**products, "framework": "numpy", "reason": "NumPy has no bfloat16"},
+        {**products, "framework": "torch", "value": 4.211e11, "low": 4.031e11, "high": 4.412e11, "reason": None},
+        {**dispatch, "framework": "numpy", "value": 8.09e-7, "low": 7.99e-7, "high": 8.19e-7},
+        {**dispatch, "framework": "torch", "value": 2.88e-6, "low": 2.74e-6, "high": 3.03e-6},
+    ]
+    card = {"schema": 1, "made": "2026-01-01T00:00:00+00:00", "command": "isoform machine", "machine": MACHINE,
+            "versions": {"numpy": "2.4.6"}, "device": "cpu", "threads": 2, "clock_mhz": {"current": 2596.1, "min": 0.0, "max": 0.0},
+            "cache_bytes": 2**25, "energy": "N/A: no RAPL counter", "rows": rows}  # fmt: skip
+    (folder / "machine.json").write_text(json.dumps(card | changes))
+    return rows
+
+
 def write_sweep(folder: Path, of: str, machine: dict = MACHINE) -> None:
     """torch at five sizes: seconds a step are 1e-3 and 2e-5 times the size, in two blocks."""
     with Whole(folder / f"sweep-{of}.jsonl") as journal:

@@ -17,6 +17,7 @@ from harness.report.content import load
 from harness.report.derived import fastest_of
 from harness.report.view import view
 from tests.results_folder import (
+    MACHINE,
     NAMES,
     absent,
     changed,
@@ -26,6 +27,7 @@ from tests.results_folder import (
     ranked,
     row,
     table,
+    write_card,
     write_verify,
     written,
 )
@@ -274,3 +276,39 @@ def test_operations_that_were_not_timed_are_named_with_a_command_that_is_one(fol
     assert done.exit_code == 0, done.output
     for told in both(folder):
         assert line in told
+
+
+def test_the_machines_card_is_in_the_report(folder):
+    rows = write_card(folder)
+    pages = both(folder)
+    for page in pages:
+        for told in ("This machine, measured", "no certificate", "421", "403 to 441", "0.809", "2.74 to 3.03", "32.0 MiB", "2 600 MHz"):
+            assert told in page, told
+        assert "N/A: numpy: product of two matrices: NumPy has no bfloat16" in page and "N/A: no RAPL counter" in page
+        assert "Measured with other versions" not in page
+    (line,) = lines(folder, "| product of two matrices | bfloat16")
+    assert line[2:] == ["1024", "GFLOP/s", "N/A", "421 (403 to 441)"]
+    found = table(folder, "machine")
+    for had, written_down in zip(rows, found.to_dict("records"), strict=False):
+        assert [written_down[name] for name in ("quantity", "dtype", "size", "implementation", "unit")] == [
+            had[name] for name in ("operation", "dtype", "size", "framework", "unit")
+        ]
+        assert had["value"] == written_down["value"] or (had["value"] is None and written_down["detail"] == had["reason"])
+    rest = found.set_index("quantity")
+    assert rest.loc["physical cores", "detail"] == rest.loc["clock, max", "detail"] == "the system does not tell"
+    assert rest.loc["power", "detail"] == "N/A: no RAPL counter" and rest.loc["last cache", "value"] == 2**25
+    assert len(pd.read_parquet(folder / "tables" / "machine.parquet")) == len(found) == len(rows) + 8
+
+
+def test_a_card_of_other_versions_or_of_another_machine_is_told(folder):
+    write_card(folder, versions={"numpy": "2.4.5"})
+    for page in both(folder):
+        assert "Measured with other versions than the run" in page and "numpy 2.4.5 and 2.4.6" in page
+    write_card(folder, machine=MACHINE | {"cores": 64})
+    for page in both(folder):
+        assert "This machine, measured; roofline" in page and "2.74 to 3.03" not in page
+        assert "machine.json is of another machine (cores 64 and 2)" in page
+    assert not (folder / "tables" / "machine.csv").exists()
+    (folder / "journal.jsonl").unlink()  # nothing timed
+    write_card(folder)
+    assert all("2.74 to 3.03" in page for page in both(folder))

@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.report import further
+from harness.report.formats import words
 from harness.verify.table import footnotes, matrix
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Content:
     cells: pd.DataFrame  # one row a measured cell; no measured value without a certificate
     long: pd.DataFrame  # one row a measured value
     ratios: pd.DataFrame  # one row for each two implementations of a spec and operation, with the verdict
-    card: dict | None = None  # machine.json, what the machine can do at most
+    card: dict | None = None  # machine.json, what the machine can do at most, if it is of the machine that was timed
     specs: dict[str, Spec] = field(default_factory=dict)  # by hash, as far as the journal has them in full
     noise: pd.DataFrame = field(default_factory=further.nothing)  # one row a group of cells: an implementation's twin over itself
     rules: pd.DataFrame = field(default_factory=further.nothing)  # one row a cell and rule
@@ -98,6 +99,7 @@ def load(folder: Path) -> Content:
     """Raises UserError where verify.json is missing, cut off, incomplete or of another schema, or the journal is damaged."""
     import pandas as pd
 
+    from harness.hardware.card import read as read_card
     from harness.report.derived import break_even
 
     verify = read_verify(folder / "verify.json")
@@ -108,31 +110,34 @@ def load(folder: Path) -> Content:
     journal = folder / "journal.jsonl"
     runs, cells, values, ratios = _bench(journal)
     cells, values, ratios = only_certified(verify, cells, values, ratios)
-    card, known = machines_card(folder, runs), specs_of(runs)
+    card, known = read_card(folder), specs_of(runs)
+    notes = []
+    if card and card["machine"] != (here := runs[-1]["machine"] if runs else verify["machine"]):
+        notes = [f"machine.json is of another machine ({differences(card['machine'], here)})"]
+        card = None
     cells = further.beside(bounded(cells, known, card))
-    content = Content(verify, runs, equivalence, checks, cells, values, ratios, card, known)
+    content = Content(verify, runs, equivalence, checks, cells, values, ratios, card, known, notes=notes)
     if not cells.empty:
         content.noise = further.noise(journal, cells)
         content.rules = further.rules(journal, cells)
-        content.sweeps, content.notes = further.sweeps(folder, cells, runs[-1]["machine"], certified)
+        content.sweeps, apart = further.sweeps(folder, cells, runs[-1]["machine"], certified)
+        content.notes += apart
         content.curves, content.slopes = further.curves(content.sweeps)
         content.even = break_even(content)
         content.quality = further.quality(folder, cells, Judge(verify))
     return content
 
 
+def differences(one: dict, other: dict) -> str:
+    """In what a machine differs from another, as "cores 2 and 64"; empty where in nothing."""
+    names = [name for name in other if one.get(name) != other[name] and name != "name"]
+    return "; ".join(f"{name} {words(one.get(name))} and {words(other[name])}" for name in names)
+
+
 def specs_of(runs: list[dict]) -> dict[str, Spec]:
     from specs import Spec
 
     return {hash: Spec.model_validate(full) for run in runs for hash, full in run.get("specs", {}).items()}
-
-
-def machines_card(folder: Path, runs: list[dict]) -> dict | None:
-    """machine.json, if it is of the machine that was timed. Raises UserError if it is damaged."""
-    from harness.hardware.card import read
-
-    found = read(folder)
-    return found if found and runs and found["machine"] == runs[-1]["machine"] else None
 
 
 def bounded(cells: pd.DataFrame, known: dict[str, Spec], card: dict | None) -> pd.DataFrame:

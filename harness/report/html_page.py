@@ -26,7 +26,7 @@ SECTIONS = {  # in their order: what they are called in the contents, and what t
     "memory": ("Memory", "cells"), "roofline": ("Roofline", "roofline"), "curves": ("Batch and width", "curves"),
     "quality": ("Time to quality", "quality"), "rules": ("The rule card", "strips"), "equal": ("The same function?", None),
     "cells": ("Cell by cell", "cells"), "certificates": ("Certificates", None), "sources": ("Sources", "sources"),
-    "machine": ("Machine, versions, commands", None),
+    "measured": ("This machine, measured", "measured"), "machine": ("Machine, versions, commands", None),
 }  # fmt: skip
 LIMIT = 2_000_000  # bytes of the page
 MAY_GO = ("throughput_more", "roofline", "memory", "three_times")  # drawings that a page beyond it leaves to their files, in this order

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
-from harness.report import derived
+from harness.report import derived, machine
 from harness.report.captions import every
 from harness.report.content import BOUND, MEMORY, RATE, SPREAD, START, STEP, WORK, Content, load
 from harness.report.formats import FILTERS, missing
@@ -80,6 +80,8 @@ def tables(content: Content) -> dict[str, pd.DataFrame]:
     from harness.bench.cells import CELL_FIELDS
 
     made = {"equivalence": content.equivalence, "checks": content.checks}
+    if content.card:
+        made["machine"] = machine.table(content.card)
     if content.cells.empty:
         return made
     head = [*CELL_FIELDS, "state", "reason", "certificate"]

@@ -6,10 +6,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from harness.report import derived
+from harness.report import derived, machine
 from harness.report.answer import answer, needs
-from harness.report.content import Content
-from harness.report.formats import blocks, missing, words
+from harness.report.content import Content, differences
+from harness.report.formats import blocks, missing
 from harness.report.further import SIGNS
 
 # what each column of memory is; in bytes, in a process of its own
@@ -20,6 +20,10 @@ DEFINITIONS = {
     "device_used_peak": "the most that the device's driver counted as used, by whatever (NVML)",
     "planned_peak": "what the compiler has planned to use: arguments, results and temporaries",
 }
+MEASURED = (
+    "Calls into each library, not implementations of a spec: they have no certificate and rank nothing. The 95 % interval is over "
+    "processes, below the value or in brackets. From these come the roofline and the share of the bound."
+)
 SHORT = {"host_peak": "host", "alloc_peak": "allocator", "device_reserved_peak": "device reserved",
          "device_used_peak": "device used", "planned_peak": "planned"}  # fmt: skip
 
@@ -33,6 +37,8 @@ def view(content: Content) -> dict[str, Any]:
         "verify": content.verify,
         "machine": measured["machine"],
         "versions": measured["versions"],
+        "measured": machine.view(content.card, measured["versions"]) if content.card else None,
+        "measured_words": MEASURED,
         "elsewhere": differences(content.verify["machine"], measured["machine"]),
         "answer": answer(content),
         "cells": cells,
@@ -142,11 +148,13 @@ def points(rows: list[dict]) -> list[tuple[str, list[str], list[dict]]]:
 
 def left_out(content: Content) -> list[str]:
     """What this report could show and does not, and the command that makes it."""
-    if content.cells.empty:
-        return []
     lines = list(content.notes)
+    if content.cells.empty:
+        return lines
     if content.card is None:
-        lines.append("Roofline, and how much was reached of what the machine can do: `isoform machine --out THIS_FOLDER`")
+        lines.append(
+            "This machine, measured; roofline, and how much was reached of what the machine can do: `isoform machine --out THIS_FOLDER`"
+        )
     if content.note:
         lines.append("Who is faster, and after how many steps a slow start has paid off: `isoform bench --level report`")
     if content.noise.empty:
@@ -177,12 +185,6 @@ def untimed(content: Content) -> list[str]:
     parts += [word for name in wanted for word in ("--operation", name)]
     how = shlex.join(["isoform", "bench", *parts, "--level", run["level"], "--out", "ANOTHER_FOLDER"])
     return [f"Not timed: {', '.join(wanted)}. `{how}`, after `isoform verify --out ANOTHER_FOLDER`: a page shows one run"]
-
-
-def differences(verified: dict, timed: dict) -> str:
-    """In what the machine that was verified on differs from the one that was timed, as "cores 2 and 64"; empty where in nothing."""
-    names = [name for name in timed if verified.get(name) != timed[name] and name != "name"]
-    return "; ".join(f"{name} {words(verified.get(name))} and {words(timed[name])}" for name in names)
 
 
 def cell_reasons(cells: list[dict]) -> list[str]:
