@@ -13,7 +13,7 @@ import pytest
 from harness import report
 from harness.errors import UserError
 from harness.report.answer import answer, headlines
-from harness.report.content import load
+from harness.report.content import START, load
 from harness.report.derived import fastest_of
 from harness.report.view import view
 from tests.results_folder import (
@@ -28,6 +28,7 @@ from tests.results_folder import (
     row,
     table,
     write_card,
+    write_sweep,
     write_verify,
     written,
 )
@@ -312,3 +313,56 @@ def test_a_card_of_other_versions_or_of_another_machine_is_told(folder):
     (folder / "journal.jsonl").unlink()  # nothing timed
     write_card(folder)
     assert all("2.74 to 3.03" in page for page in both(folder))
+
+
+def certificates(text: str, heading: str) -> list[list[str]]:
+    """Of each line of the tables below a heading of the Markdown page its certificates."""
+    part = text.split(heading, 1)[1].split("\n## ")[0].split("\n**Break")[0]
+    return [re.findall(r"`([^`]+)`", line.rsplit("|", 2)[1]) for line in part.splitlines() if re.match(r"\| \w+ \| (vae|train)", line)]
+
+
+def test_a_number_stands_beside_its_certificate_in_the_text_too(folder):
+    write_sweep(folder, "batch")
+    ranked(folder)
+
+    def own(row: dict) -> dict:  # the first eight characters tell them apart
+        return row | {"certificate": row["cell"]["implementation"] * 3} if row.get("rounds_s") else row
+
+    changed(folder, own)
+    _, text = both(folder)
+    first = {name: (name * 3)[:8] for name in NAMES}
+    assert certificates(text, "## Who is faster?") == [[first[name], first["numpy"]] for name in ("torch", "jax")]
+    assert certificates(text, "## The noise floor") == [[first["numpy"]]]
+    for heading in ("## Three times", "## Memory"):
+        assert certificates(text, heading) == [[first[name]] for name in NAMES], heading
+    assert certificates(text, "**Break-even**") == [[first["torch"], first["numpy"]], [first["jax"], first["numpy"]]]
+    assert certificates(text, "## Cost over the work") == [["point-1", "point-8", "point-64", "point-51", "point-40"]]
+
+
+def test_a_noise_floor_names_whose_twin_it_is_of(folder):
+    ranked(folder)
+    for page in both(folder):
+        assert "0 % (numpy)" in page and "drawn at random" not in page
+    assert set(table(folder, "ratios")["twin"]) == {"numpy"}
+
+
+def test_starts_have_the_range_of_their_processes_and_memory_says_that_it_has_none(folder):
+    ranked(folder)
+
+    def uneven(row: dict) -> dict:
+        if row.get("rounds_s"):
+            cold = row["block"] < 3 and not row["cell"]["replica"]
+            row |= {"import_s": 1.0 + row["block"] / 10, "build_s": 0.1, "first_call_s": 0.2} if cold else dict.fromkeys(START)
+            row["import_s"] = 99.0 if row["cell"]["replica"] else row["import_s"]  # the twin's is none of theirs
+        return row
+
+    changed(folder, uneven)
+    page, text = both(folder)
+    assert "1.1 s (1 to 1.2 s)" in text and "1.1 s 1 to 1.2 s" in page
+    for told in (page, text):
+        assert "3 processes" in told and "99 s" not in told and "one process, no interval" in told
+    times = table(folder, "times").set_index("implementation")
+    assert list(times.loc["torch", ["import_s", "import_low_s", "import_high_s", "cold_processes"]]) == [1.1, 1.0, 1.2, 3]
+    changed(folder, lambda row: dict(row, **dict.fromkeys(START)) if row.get("rounds_s") and row["block"] else row)
+    page, text = both(folder)
+    assert "1 process |" in text and "(1 to 1" not in text and "1 process " in page

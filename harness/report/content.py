@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MEMORY = ("host_peak", "alloc_peak", "device_reserved_peak", "device_used_peak", "planned_peak")
 START = ("import_s", "build_s", "first_call_s")
+START_ENDS = tuple(name.replace("_s", f"_{end}_s") for name in START for end in ("low", "high"))  # over the cold processes
 STEP = ("step_s", "step_low_s", "step_high_s")
 RATE = ("samples_per_s", "samples_low", "samples_high")
 SPREAD = ("within_sd", "between_sd")
@@ -115,7 +116,7 @@ def load(folder: Path) -> Content:
     if card and card["machine"] != (here := runs[-1]["machine"] if runs else verify["machine"]):
         notes = [f"machine.json is of another machine ({differences(card['machine'], here)})"]
         card = None
-    cells = further.beside(bounded(cells, known, card))
+    cells = further.beside(bounded(cells, known, card), values)
     content = Content(verify, runs, equivalence, checks, cells, values, ratios, card, known, notes=notes)
     if not cells.empty:
         content.noise = further.noise(journal, cells)
@@ -224,7 +225,7 @@ def _bench(journal: Path) -> tuple[list[dict], pd.DataFrame, pd.DataFrame, pd.Da
     rows = read(journal).last_run
     ended = [row["stopped"] for row in rows if row["row"] == "end"]
     runs = [row | {"ended": ended} for row in rows if row["row"] == "run"]
-    return runs, summary(journal), long(journal), ratios(journal)
+    return runs, summary(journal), long(journal), further.twins(journal, ratios(journal))
 
 
 def only_certified(

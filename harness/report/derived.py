@@ -47,7 +47,7 @@ def against(pairs: pd.DataFrame, base: str) -> list[dict]:
 
 
 def rankings(content: Content) -> list[dict]:
-    """{"spec", "operation", "batch_size", "fastest", "beaten", "equal", "floor", "rows", "apart"} of what is trained or
+    """{"spec", "operation", "batch_size", "fastest", "beaten", "equal", "floor", "twin", "rows", "apart"} of what is trained or
     fitted; in the rows each other implementation's time over the fastest's; `equal`: every pair is, of all; `apart`: those that shared no
     block with the fastest. None at level quick."""
     cells = main_cells(content)
@@ -62,8 +62,13 @@ def rankings(content: Content) -> list[dict]:
             apart = [name for name in names if name not in {fastest, *(row["implementation"] for row in rows)}]
             head = {"spec": spec, "operation": operation, "batch_size": int(part["batch_size"].iloc[0]), "fastest": fastest}
             equal = len(pairs) == math.comb(len(names), 2) and bool((pairs["verdict"] == "equal within noise").all())
-            found.append({**head, "beaten": beaten, "equal": equal, "floor": pairs["floor"].max(), "rows": rows, "apart": apart})
+            head |= {"beaten": beaten, "equal": equal, "floor": pairs["floor"].max(), "twin": _twin(pairs)}
+            found.append({**head, "rows": rows, "apart": apart})
     return found
+
+
+def _twin(pairs: pd.DataFrame) -> str | None:
+    return next((name for name in pairs["twin"] if not missing(name)), None)
 
 
 def fastest_of(names: list[str], pairs: pd.DataFrame) -> tuple[str, bool]:

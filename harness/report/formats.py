@@ -14,6 +14,16 @@ def missing(value: Any) -> bool:
     return value is None or str(value) in ("nan", "<NA>", "NaT")
 
 
+def span(cell: dict, name: str) -> str:
+    """From the least to the most of import_s, build_s or first_call_s over the cold processes; empty where there is but one."""
+    low, high = (cell[name.replace("_s", f"_{end}_s")] for end in ("low", "high"))
+    return between(low, high) if cell["cold_processes"] > 1 else ""
+
+
+def processes(count: int) -> str:
+    return f"{count} process{'' if count == 1 else 'es'}"
+
+
 def number(value: float) -> str:
     """Three significant figures, grouped: 12 300."""
     if missing(value):
@@ -114,6 +124,8 @@ def escape(text: object) -> str:
 
 
 FILTERS = {
+    "span": span,
+    "processes": processes,
     "number": number,
     "count": count,
     "seconds": seconds,

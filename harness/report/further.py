@@ -34,11 +34,34 @@ def among(table: pd.DataFrame, columns: tuple[str, ...], wanted: set[tuple]) -> 
     return pd.Series([one in wanted for one in table[list(columns)].itertuples(index=False, name=None)], index=table.index, dtype=bool)
 
 
-def beside(cells: pd.DataFrame) -> pd.DataFrame:
-    """With `group_blocks`: the most blocks that any of the cells has that this one is compared with."""
+def beside(cells: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
+    """With `group_blocks`, the most blocks that any of the cells has that this one is compared with; and of import, build and first call
+    the least and the most of all processes in which they were cold, `cold_processes`. `values`: the long table, certified."""
+    from harness.bench.cells import CELL_FIELDS
     from harness.bench.ratios import GROUP
+    from harness.bench.table import START
 
-    return cells if cells.empty else cells.assign(group_blocks=cells.groupby(list(GROUP), sort=False)["blocks"].transform("max"))
+    if cells.empty:
+        return cells
+    cells = cells.assign(group_blocks=cells.groupby(list(GROUP), sort=False)["blocks"].transform("max"))
+    ends = values[values["metric"].isin(START)].groupby([*CELL_FIELDS, "metric"])["value"].agg(["min", "max", "count"]).to_dict("index")
+    keys = list(cells[list(CELL_FIELDS)].itertuples(index=False, name=None))
+    for name in START:
+        found = [ends.get((*key, name), {}) for key in keys]
+        for end, which in (("low", "min"), ("high", "max")):
+            cells[name.replace("_s", f"_{end}_s")] = [one.get(which, float("nan")) for one in found]
+    return cells.assign(cold_processes=[ends.get((*key, START[0]), {}).get("count", 0) for key in keys])
+
+
+def twins(journal: Path, ratios: pd.DataFrame) -> pd.DataFrame:
+    """With `twin`: the implementation whose twin (A/A) makes the noise floor of the pair."""
+    from harness.bench.ratios import GROUP, groups
+
+    found = {
+        group: next((name for name, replica in members if replica and (name, 0) in members), None)
+        for group, members in groups(journal).items()
+    }
+    return ratios.assign(twin=[found.get(group) for group in ratios[list(GROUP)].itertuples(index=False, name=None)])
 
 
 def noise(journal: Path, cells: pd.DataFrame) -> pd.DataFrame:

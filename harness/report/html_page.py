@@ -54,7 +54,6 @@ def html(content: Content, figures: Path) -> str:
         "memory_heads": [f">{name}" for name in SHORT.values()],
         "sources": [{"name": one.name, "lines": one.lines, "anchor": one.anchor, "html": one.html} for one in shown],
         "changed": code.changed(content),
-        "cell_of": finder(values["cells"]),
         "anchor": anchor,
         "key": cell_key,
         "command": lambda cell: command(content, cell),
@@ -119,14 +118,6 @@ def links(content: Content, shown: list[code.Source]) -> dict[str, Any]:
         "source_of": source_of,
         "pair_certificates": {key: id for key, id in pairs.items() if id in embedded},
     }
-
-
-def finder(cells: list[dict]) -> Callable[[dict], dict | None]:
-    """From a row that says so much of it to its cell."""
-    from harness.bench.ratios import GROUP
-
-    known = {tuple(cell[name] for name in (*GROUP, "implementation")): cell for cell in cells}
-    return lambda row: known.get(tuple(row.get(name) for name in (*GROUP, "implementation")))
 
 
 def runs_of(rules: list[dict]) -> list[tuple[str, str]]:

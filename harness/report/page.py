@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.errors import UserError
 from harness.report import derived, machine
 from harness.report.captions import every
-from harness.report.content import BOUND, MEMORY, RATE, SPREAD, START, STEP, WORK, Content, load
+from harness.report.content import BOUND, MEMORY, RATE, SPREAD, START, START_ENDS, STEP, WORK, Content, load
 from harness.report.formats import FILTERS, missing
 from harness.report.view import cell_key, view
 
@@ -91,7 +91,7 @@ def tables(content: Content) -> dict[str, pd.DataFrame]:
             "slopes": content.slopes, "quality": content.quality}  # fmt: skip
     return made | {
         "speed": content.cells[[*head, "margin", "blocks", "group_blocks", "rounds", *RATE, *STEP, *SPREAD, *BOUND, *WORK]],
-        "times": content.cells[[*head, *START, "step_s"]],
+        "times": content.cells[[*head, *START, *START_ENDS, "cold_processes", *STEP]],
         "memory": content.cells[[*head, *MEMORY]].assign(
             missing_because=reasons,
             held_against=[one["held_against"] for one in held],

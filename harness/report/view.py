@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from harness.report import derived, machine
 from harness.report.answer import answer, needs
-from harness.report.content import Content, differences
+from harness.report.content import START, Content, differences
 from harness.report.formats import blocks, missing
 from harness.report.further import SIGNS
 
@@ -20,6 +21,10 @@ DEFINITIONS = {
     "device_used_peak": "the most that the device's driver counted as used, by whatever (NVML)",
     "planned_peak": "what the compiler has planned to use: arguments, results and temporaries",
 }
+STARTED = (
+    "Import, build and first call: the median of the processes in which they were cold, with the least and the most of them: a "
+    "range, not an interval."
+)
 MEASURED = (
     "Calls into each library, not implementations of a spec: they have no certificate and rank nothing. The 95 % interval is over "
     "processes, below the value or in brackets. From these come the roofline and the share of the bound."
@@ -31,7 +36,7 @@ SHORT = {"host_peak": "host", "alloc_peak": "allocator", "device_reserved_peak":
 def view(content: Content) -> dict[str, Any]:
     cells = content.cells.to_dict("records")
     measured = content.runs[-1] if content.runs else content.verify
-    main = derived.main_cells(content).to_dict("records")
+    main, cell_of = derived.main_cells(content).to_dict("records"), finder(cells)
     return {
         "content": content,
         "verify": content.verify,
@@ -42,7 +47,11 @@ def view(content: Content) -> dict[str, Any]:
         "elsewhere": differences(content.verify["machine"], measured["machine"]),
         "answer": answer(content),
         "cells": cells,
+        "cell_of": cell_of,
+        "ids": lambda row, *names: short([cell_of({**row, "implementation": name}) for name in names or (row["implementation"],)]),
         "main": main,
+        "start_names": START,
+        "start_words": STARTED,
         "matrices": derived.matrices(content) if cells else [],
         "reasons": cell_reasons(cells),
         "uneven": uneven(cells),
@@ -59,7 +68,7 @@ def view(content: Content) -> dict[str, Any]:
         "curves": content.curves.to_dict("records"),
         "points": points(content.curves.to_dict("records")),
         "sweep_reasons": cell_reasons(content.sweeps.to_dict("records")) if len(content.curves) else [],
-        "slopes": content.slopes.to_dict("records"),
+        "slopes": slopes(content),
         "quality": derived.seeds(content),
         "strips": strips(content),
         "rule_titles": {int(row.rule): row.title for row in content.rules.itertuples()},
@@ -68,6 +77,14 @@ def view(content: Content) -> dict[str, Any]:
         "needs": needs,
         "paid_off": paid_off,
     }
+
+
+def finder(cells: list[dict]) -> Callable[[dict], dict | None]:
+    """From a row that says so much of it to its cell."""
+    from harness.bench.ratios import GROUP
+
+    known = {tuple(cell[name] for name in (*GROUP, "implementation")): cell for cell in cells}
+    return lambda row: known.get(tuple(row.get(name) for name in (*GROUP, "implementation")))
 
 
 def first_behind(rows: list[dict]) -> list[dict]:
@@ -121,6 +138,20 @@ def vouched(content: Content) -> dict[tuple, str]:
         fewer = [f"{blocks(cell)} blocks"] if cell["blocks"] < cell["group_blocks"] else []
         found[cell_key(cell)] = " ".join([cell["certificate"][:8], *signs, *fewer])
     return found
+
+
+def short(cells: list[dict | None]) -> str:
+    """The certificates of cells, as Markdown has them."""
+    return ", ".join(f"`{cell['certificate'][:8]}`" for cell in cells if cell and cell["state"] == "ok")
+
+
+def slopes(content: Content) -> list[dict]:
+    """Each with the certificates of the points that it is drawn through."""
+    key = ("sweep", "spec", "operation", "implementation", "dtype", "device")
+    found: dict[tuple, dict[str, None]] = {}
+    for point in content.curves.to_dict("records"):
+        found.setdefault(tuple(point[name] for name in key), {})[point["certificate"]] = None
+    return [row | {"certificates": list(found[tuple(row[name] for name in key)])} for row in content.slopes.to_dict("records")]
 
 
 def points(rows: list[dict]) -> list[tuple[str, list[str], list[dict]]]:
