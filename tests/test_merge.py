@@ -43,6 +43,31 @@ def test_in_any_order_and_any_grouping_the_same_bytes(tmp_path, jobs):
     assert merge([*jobs, *jobs]) == text
 
 
+def test_a_copy_made_on_the_way_adds_nothing(tmp_path, jobs):
+    """However far the run had come, and though it was cut off there and resumed: its measurements count once."""
+    lines = jobs[0].read_text().splitlines(keepends=True)
+    resumed = json.dumps({"schema": 3, "row": "resume", "made": AT}) + "\n"
+    whole, copy = tmp_path / "whole.jsonl", tmp_path / "copy.jsonl"
+    whole.write_text("".join([*lines[:3], resumed, *lines[3:]]))
+    text = merge([whole, jobs[1]])
+    for length in range(1, len(lines) + 2):
+        copy.write_text("".join(whole.read_text().splitlines(keepends=True)[:length]))
+        assert merge([copy, whole, jobs[1]]) == merge([jobs[1], whole, copy]) == text
+        (joined := tmp_path / "joined.jsonl").write_text(merge([copy, jobs[1]]))
+        assert merge([joined, whole]) == text
+    (path := tmp_path / "all.jsonl").write_text(text)
+    assert list(table.summary(path).blocks) == [4, 4]
+
+
+def test_one_run_that_goes_on_in_two_ways_is_refused(tmp_path, jobs):
+    lines = jobs[0].read_text().splitlines(keepends=True)
+    (other := tmp_path / "other.jsonl").write_text("".join([*lines[:3], lines[4]]))
+    for order in itertools.permutations((jobs[0], other, jobs[1])):
+        with pytest.raises(UserError, match=r"one run, made 2026-01-02T03:00:00\.000[+]00:00, that goes on in two ways") as error:
+            merge(order)
+        assert error.value.exit_code == USAGE and str(other) in str(error.value) and "leave one of them out" in str(error.value)
+
+
 def test_their_blocks_are_different_blocks(tmp_path, jobs):
     (path := tmp_path / "all.jsonl").write_text(merge(jobs))
     run, *rows = journal.read(path).last_run

@@ -1,7 +1,7 @@
 """Several journals of one machine made one: from jobs that a scheduler has run side by side or one after the other.
 
 The unit of exchange is a journal, the unit of work a run in it. The order in which they are given does not matter, nor whether one is given
-twice, nor whether some were merged before: the same runs make the same bytes.
+twice, or as far as it had come when it was copied, nor whether some were merged before: the same runs make the same bytes.
 """
 
 import hashlib
@@ -17,11 +17,13 @@ ALIKE = ("level", "versions")  # of runs that may be one
 
 
 def merge(paths: Iterable[Path]) -> str:
-    """The text of the merged journal. Raises UserError: one that cannot be read, no run at all, another machine, level or versions."""
+    """The text of the merged journal. Raises UserError: one that cannot be read, no run at all, another machine, level or versions, two
+    continuations of one run."""
     found: dict[str, tuple[Path, list[dict]]] = {}
     for path in paths:
         for run in read(path).runs:
-            found.setdefault(identity(run), (path, run))
+            one = identity(run)
+            found[one] = _longer(found.get(one, (path, run)), (path, run))
     if not found:
         raise UserError("there is no run in any of them\n  mend: measure first: isoform bench --out FOLDER", NOTHING_RAN)
     order = sorted(found, key=lambda one: (found[one][1][0]["made"], one))
@@ -43,8 +45,21 @@ def merge(paths: Iterable[Path]) -> str:
 
 
 def identity(run: list[dict]) -> str:
-    """Of a run, whether it was joined before or not."""
-    return hashlib.sha256(json.dumps([run[0] | {"joined": False}, *run[1:]], sort_keys=True).encode()).hexdigest()
+    """Of a run, whether it was joined before or not, and however far it has come: that of its first row (when, seed, command, plan)."""
+    return hashlib.sha256(json.dumps(run[0] | {"joined": False}, sort_keys=True).encode()).hexdigest()
+
+
+def _longer(one: tuple[Path, list[dict]], two: tuple[Path, list[dict]]) -> tuple[Path, list[dict]]:
+    """Of two copies of one run. A journal is only appended to, so the shorter must be the beginning of the longer."""
+    short, long = sorted((one, two), key=lambda found: len(found[1]))
+    if short[1][1:] != long[1][1 : len(short[1])]:
+        raise UserError(
+            f"{one[0]} and {two[0]} hold one run, made {one[1][0]['made']}, that goes on in two ways\n"
+            f"  expected: copies of one journal, the shorter the beginning of the longer\n"
+            f"  likely:   it was resumed from two copies, or one of them was edited\n"
+            f"  mend:     leave one of them out"
+        )
+    return long
 
 
 def _joined(run: list[dict]) -> list[dict]:
