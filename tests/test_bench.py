@@ -1,5 +1,6 @@
 """Bench: the journal survives, failures are rows, a mismatch shows no number, and the clock measures the work."""
 
+import errno
 import json
 import math
 import re
@@ -100,6 +101,43 @@ def test_the_schema_says_what_the_reader_says(tmp_path):
         assert not validator.is_valid(by_name[row] | changes), changes
 
 
+def test_a_second_outcome_of_one_measurement_is_damage(tmp_path):
+    """As of two isoforms that have written at once. What a resume, another run, pass, block or twin adds is none."""
+    twin, fields = CELL | {"replica": 1}, {"pass": "memory", "row": "finish"}
+    one = [{"row": "run"}, {"row": "start"}, {"row": "finish"}, {"row": "finish", "block": 1}, {"row": "finish", "cell": twin}, fields]
+    more = [{"row": "resume"}, {"row": "start", "block": 2}, {"row": "resume"}, {"row": "start", "block": 2}, {"row": "finish", "block": 2}]
+    path = written(tmp_path / "journal.jsonl", *one, *more, {"row": "end"}, *one, *more)
+    assert len(journal.read(path).rows) == 23
+    for again, what in (({"row": "finish", "block": 2}, "pass 'time', block 2"), (fields, "pass 'memory', block 0")):
+        twice = written(tmp_path / f"{again.get('block')}.jsonl", *one, *more, again)
+        line = 1 + len(one + more)
+        message = rf"line {line}: a second outcome of numpy, vae train, {what}\n  expected: one in a run; the first is in line \d+\n"
+        with pytest.raises(UserError, match=message + "  likely:   two isoforms"):
+            journal.read(twice)
+
+
+def test_one_at_a_time_writes_a_journal(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with Whole(path) as out:
+        out.write("run")
+        out.file.write(b'{"half a r')  # it is in the middle of a row
+        for _ in range(2):
+            with pytest.raises(UserError, match=r"another isoform is writing this journal\n  mend: wait for it, or use another --out"):
+                journal.Journal(path)
+        out.file.write(b'ow": 1}')
+        assert path.read_bytes().endswith(b'{"half a row": 1}') and len(journal.read(path).rows) == 1  # who reads need not wait
+    written(path, {"row": "end"})
+    assert [row["row"] for row in journal.read(path).rows] == ["run", "end"]
+
+
+def test_where_a_file_system_has_no_locks_a_journal_is_written_all_the_same(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(journal.fcntl, "flock", flock)
+    assert len(journal.read(written(tmp_path / "journal.jsonl", {"row": "run"})).rows) == 1
+
+
 NEW = {  # since a version: fields of a run, of a timed cell, of the end
     2: ({"plan", "specs"}, {"code_hash", "versions", "warm_up", "facts", "affinity", "threads"}, set()),
     3: ({"stop", "joined"}, {"transfers", "quiet", "energy"}, {"stopped"}),
@@ -188,7 +226,7 @@ def test_the_summary_is_what_the_formulas_say(tmp_path):
 
 
 def test_one_block_has_no_interval_and_a_failed_one_is_told(tmp_path):
-    path = written(tmp_path / "journal.jsonl", {"row": "run"}, *rows_of([0.4, 0.4]), failed("crash:SIGKILL"))
+    path = written(tmp_path / "journal.jsonl", {"row": "run"}, *rows_of([0.4, 0.4]), failed("crash:SIGKILL", block=1))
     [line] = table.summary(path).to_dict("records")
     assert line["state"] == "ok" and line["reason"] == "1 of 2 blocks failed, the first with crash:SIGKILL: why"
     assert line["step_s"] == pytest.approx(0.1) and math.isnan(line["step_low_s"]) and math.isnan(line["between_sd"])
@@ -218,10 +256,26 @@ def test_who_is_faster_is_told_by_pairs_of_a_block(tmp_path):
     half = stats.t.ppf(0.975, 7) * logs.std(ddof=1) / math.sqrt(8)
     assert [row["floor"] for row in found.values()] == pytest.approx([math.expm1(half)] * 3)
     assert list(table.summary(path).implementation) == ["numpy", "torch", "jax"]
-    wrong = failed("mismatch", {**CELL, "implementation": "jax"})
+    wrong = failed("mismatch", {**CELL, "implementation": "jax"}, block=8)
     assert len(ratios(written(tmp_path / "wrong.jsonl", {"row": "run"}, *rows, wrong))) == 1
     alone = ratios(written(tmp_path / "alone.jsonl", {"row": "run"}, *[row for row in rows if not row["cell"]["replica"]]))
     assert set(alone.verdict) == {"cannot tell"} and alone.floor.isna().all()  # without an A/A control nobody knows the noise
+
+
+def test_what_ran_before_a_cut_is_not_paired_with_what_ran_after_it(tmp_path):
+    """The machine is three times slower when the run goes on, in the middle of block 2."""
+    cells = {name: CELL | {"implementation": name} for name in ("numpy", "torch", "jax")} | {"twin": CELL | {"replica": 1}}
+    speeds = {"numpy": 0.1, "torch": 0.12, "jax": 0.1, "twin": 0.1}
+    one = lambda name, block, slow=1: {"row": "finish", "cell": cells[name], "block": block, "rounds_s": [4 * slow * speeds[name]] * 3}
+    before = [one(name, block) for block in range(2) for name in cells] + [one("numpy", 2)]
+    after = [one(name, 2, 3) for name in ("torch", "jax", "twin")] + [one(name, 3, 3) for name in cells]
+    path = written(tmp_path / "journal.jsonl", {"row": "run"}, *before, {"row": "resume"}, *after)
+    found = {(row["base"], row["implementation"]): row for row in ratios(path).to_dict("records")}
+    assert [(row["ratio"], row["blocks"]) for row in found.values()] == [
+        (pytest.approx(1.2), 3), (pytest.approx(1.0), 3), (pytest.approx(1 / 1.2), 4)
+    ]  # fmt: skip
+    assert [row["floor"] for row in found.values()] == pytest.approx([0.0] * 3)
+    assert list(table.summary(path).blocks) == [4, 4, 4]  # what is not paired is kept
 
 
 # What there is to measure.

@@ -18,6 +18,7 @@ import specs
 from harness import machine
 from harness.bench import journal, schedule
 from harness.bench.cells import Cell
+from harness.bench.merge import merge
 from harness.bench.station import Outcome
 from harness.bench.stopping import Stopping
 from harness.errors import USAGE, UserError
@@ -64,6 +65,82 @@ def test_kill_9_at_any_moment_loses_the_cell_in_flight_alone(tmp_path):
     cells = {json.dumps(row["cell"], sort_keys=True) for row in rows if row["row"] == "finish"}
     level = schedule.LEVELS["quick"]
     assert all(sum(cell == one for which, _, one in once if which == "time") == level.blocks for cell in cells)
+
+
+def test_of_two_benches_in_one_folder_the_second_is_refused(tmp_path):
+    path, first = tmp_path / "journal.jsonl", start(tmp_path)
+    while first.poll() is None and not (path.exists() and path.stat().st_size):
+        time.sleep(0.05)
+    for more in ((), ("--resume",)):
+        second = start(tmp_path, *more)
+        _, said = second.communicate(timeout=60)
+        assert second.returncode == USAGE and b"another isoform is writing this journal" in said and b"Traceback" not in said, said.decode()
+    assert first.poll() is None, "the first one was over before"
+    first.kill()
+    first.communicate(timeout=60)
+    rows = journal.read(path).rows
+    assert [row["row"] for row in rows if row["row"] in ("run", "resume", "end")] == ["run"]
+
+
+HOLDER = """
+import subprocess, sys, time
+from pathlib import Path
+from harness.bench.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+child = subprocess.Popen([sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"], close_fds=False, stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_kill_9_leaves_no_lock_though_what_it_has_started_lives_on(tmp_path):
+    path, environment = tmp_path / "journal.jsonl", {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", HOLDER, path], env=environment, stdout=subprocess.PIPE) as process:
+        child = psutil.Process(int(process.stdout.readline()))
+        with pytest.raises(UserError, match="another isoform"):
+            journal.Journal(path)
+        process.kill()
+        process.wait()
+        try:
+            with Whole(path) as out:
+                out.write("run")
+            assert child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+        finally:
+            child.kill()
+
+
+def test_what_another_has_finished_before_the_lock_was_free_is_not_done_again(tmp_path, monkeypatch):
+    """Two resume at once: the second reads, waits for the operating system, and by then the first has gone on."""
+    plan = {"level": "quick", "dtype": "float32", "device": "cpu", "folder": tmp_path, "resume": True}
+    numpy, spec = [impls.load("numpy")], [specs.load("pca")]
+    ended = []
+    monkeypatch.setattr(schedule.Bench, "run", lambda self: ended.append(self.ended))
+    path = schedule.bench(spec, numpy, **plan | {"resume": False})
+    one = Cell("pca", spec[0].hash, "numpy", "fit", "cpu", "float32", "highest", 10)
+
+    def late(path):
+        with Whole(path) as other:
+            other.write("finish", cell=one.row(), block=0)
+        return journal.Journal(path)
+
+    monkeypatch.setattr(schedule, "Journal", late)
+    schedule.bench(spec, numpy, **plan)
+    assert ended == [set(), {("time", 0, one)}] and path.exists()
+
+
+def test_a_merged_run_is_not_resumed(tmp_path, monkeypatch):
+    plan = {"level": "quick", "dtype": "float32", "device": "cpu"}
+    numpy, spec = [impls.load("numpy")], [specs.load("pca")]
+    monkeypatch.setattr(schedule.Bench, "run", lambda self: None)
+    parts = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        parts.append(schedule.bench(spec, numpy, **plan, folder=tmp_path / name))
+    (tmp_path / "journal.jsonl").write_text(text := merge(parts))
+    with pytest.raises(UserError, match="a merged run cannot be resumed\n  mend: resume it in its own folder, then merge"):
+        schedule.bench(spec, numpy, **plan, folder=tmp_path, resume=True)
+    assert (tmp_path / "journal.jsonl").read_text() == text
 
 
 def test_only_the_same_run_is_resumed(tmp_path, monkeypatch):

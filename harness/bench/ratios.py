@@ -1,4 +1,7 @@
-"""Who is faster: every two implementations of a spec and operation, paired by block, with the verdict. Of the last run in a journal."""
+"""Who is faster: every two implementations of a spec and operation, paired by block, with the verdict. Of the last run in a journal.
+
+A block that was cut off and resumed is two: what ran before the cut did not run beside what ran after it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 GROUP = ("spec", "spec_hash", "operation", "device", "dtype", "precision", "batch_size")  # what is compared with each other
 COLUMNS = (*GROUP, "base", "implementation", "ratio", "low", "high", "blocks", "floor", "p", "verdict", "more_blocks", "text")
-Blocks = dict[int, float]  # {block: seconds a step, the median over its rounds}
+Blocks = dict[int, float]  # {block, numbered anew: seconds a step, the median over its rounds}
 Members = dict[tuple[str, int], Blocks]  # {(implementation, replica): ...}
 
 
@@ -39,15 +42,18 @@ def ratios(journal: Path) -> pd.DataFrame:
 
 
 def groups(journal: Path) -> dict[tuple, Members]:
-    """What was measured, without whatever belongs to a mismatch."""
-    rows = finished(read(journal).last_run)
-    void = mismatched(rows)
+    """What was measured, without whatever belongs to a mismatch. The same number in two members: they ran in the same block and sitting."""
+    rows = read(journal).last_run
+    void = mismatched(finished(rows))
+    sitting = 0  # a "resume" begins the next
+    numbers: dict[tuple[int, int], int] = {}  # of a block in a sitting
     found: dict[tuple, Members] = {}
     for row in rows:
-        cell = row["cell"]
-        if row["pass"] == "time" and row["state"] == "ok" and pair(cell) not in void:
+        sitting += row["row"] == "resume"
+        if row["row"] == "finish" and row["pass"] == "time" and row["state"] == "ok" and pair(row["cell"]) not in void:
+            cell, number = row["cell"], numbers.setdefault((row["block"], sitting), len(numbers))
             members = found.setdefault(tuple(cell[name] for name in GROUP), {})
-            members.setdefault((cell["implementation"], cell["replica"]), {})[row["block"]] = median(step_seconds(row))
+            members.setdefault((cell["implementation"], cell["replica"]), {})[number] = median(step_seconds(row))
     return found
 
 

@@ -60,7 +60,8 @@ def bench(
     `batch_sizes`, `operations`: by default each spec's own, and the level's. `target`, `budget_s`: see `stopping`.
     `resume`: go on with the folder's last run, which must be of the same plan on the same machine; nothing that has ended is repeated.
     `on_event` is given {"event": "plan", "total": n}, then n times {"event": "cell", "cell": {...}, "state": str}.
-    Raises UserError if the journal cannot be written or resumed. An implementation that fails is a row, never an exception.
+    Raises UserError if the journal cannot be written or resumed, or another isoform is writing it. An implementation that fails is a row,
+    never an exception.
     """
     specs, implementations, operations = list(specs), list(implementations), operations or LEVELS[level].operations
     entries = planning.cells(specs, implementations, operations, dtype=dtype, device=device, batch_sizes=batch_sizes)
@@ -78,9 +79,11 @@ def bench(
         "threads": len(cpus()),
     }
     refuse_another_machine(path, machine.card())
-    before = resumed(path, same) if resume else []
-    seed = before[0]["seed"] if before else secrets.randbelow(2**32) if seed is None else seed
+    if resume:
+        resumed(path, same)  # else a message, before there is a journal
     with Journal(path) as journal, tempfile.TemporaryDirectory(prefix="isoform-") as caches:
+        before = resumed(path, same) if resume else []  # once more: from here on nobody else writes
+        seed = before[0]["seed"] if before else secrets.randbelow(2**32) if seed is None else seed
         if before:
             journal.write("resume", made=now())
         else:
@@ -108,10 +111,12 @@ def refuse_another_machine(path: Path, here: dict) -> None:
 
 
 def resumed(path: Path, same: dict) -> list[dict]:
-    """The rows of the last run in a journal. Raises UserError if there is none, or if it was another one."""
+    """The rows of the last run in a journal. Raises UserError if there is none, if it was another one, or merged of several."""
     again = "measure anew, without --resume, or into another folder: --out FOLDER"
     if not path.exists() or not (rows := read(path).last_run):
         raise UserError(f"{path}: there is no run to resume\n  mend: {again}")
+    if rows[0]["joined"]:
+        raise UserError(f"{path}: a merged run cannot be resumed\n  mend: resume it in its own folder, then merge once more; or {again}")
     for name, value in same.items():
         if (found := rows[0].get(name)) != value:
             raise UserError(

@@ -61,7 +61,7 @@ class Run(Row):
 
 
 class Resume(Row):
-    """What follows belongs to the run above, which was cut off."""
+    """What follows belongs to the run above, which was cut off. It did not run beside what came before, not even in the same block."""
 
     row: Literal["resume"]
     made: str
