@@ -245,9 +245,11 @@ def compare(base: Path, new: Path, no_rerun: bool, as_json: bool) -> None:
     """Is NEW slower than BASE, and do both rank the implementations alike? Two results folders, or their journals, of one machine.
 
     What looks slower is measured once more, if this is the machine and the code of NEW: only what is slower both times is a regression.
-    Stored times prove little on a machine that others use too; `isoform gate BASE_REV` measures both now, side by side.
+    BASE is not measured again, and stored times prove little on a machine that others use too; `isoform gate BASE_REV` measures both now,
+    side by side.
 
-    Exit code 0: no; 1: yes, something is, or fails in NEW; 4: cannot tell, or unconfirmed; 3: nothing that can be compared.
+    Exit code 0: no; 1: yes, something is, or fails or was interrupted in NEW; 4: cannot tell, or unconfirmed; 3: nothing that can be
+    compared.
     """
     from harness import show
     from harness.bench import compare as comparing

@@ -9,6 +9,7 @@ import impls
 import specs
 from harness import machine
 from harness.bench import confirm
+from harness.bench.merge import merge
 from harness.cli import main
 from harness.verify.certificate import code_hash
 from tests.journal_rows import CELL, MACHINE, Whole
@@ -82,6 +83,8 @@ def test_only_what_is_slower_twice_is_a_regression(tmp_path, monkeypatch, again,
     done = compare(present(tmp_path / "base", 1.0), present(tmp_path / "new", 1.2), "--json")
     (row,) = json.loads(done.stdout)["cells"]
     assert (done.exit_code, row["verdict"]) == (code, word) and row["again"]["value"] == pytest.approx(again)
+    told = "the base was measured earlier, and not again; `isoform gate BASE_REV` measures both in one job"
+    assert (row["reason"] == told) == (told in done.stderr) == (word == "slower")
     ((spec,), (implementation,), how) = asked[0]
     assert len(asked) == 1 and spec.hash == VAE.hash and implementation.name == "numpy"
     assert (how["operations"], how["batch_sizes"], how["level"], how["dtype"]) == (["train"], [CELL["batch_size"]], "ci", "float32")
@@ -166,6 +169,80 @@ def test_what_fails_in_the_new_run_is_not_passed_over(tmp_path, state):
     done = compare(run(tmp_path / "base"), run(tmp_path / "new", state=state), "--json")
     (row,) = json.loads(done.stdout)["cells"]
     assert done.exit_code == 1 and row["verdict"] == "fails" and row["ratio"] is None and f"{state}: why" in done.stderr
+
+
+SPEC = {"training": {"batch_size": CELL["batch_size"]}}
+PLAN = {"specs": {"vae": CELL["spec_hash"]}, "implementations": ["numpy", "torch"], "dtype": "float32", "device": "cpu", "batch_sizes": [],
+        "operations": ["train", "fit"]}  # fmt: skip
+ASKED = {"plan": PLAN, "specs": {CELL["spec_hash"]: SPEC}}
+
+
+def of_both(folder, factor=1.0, head=None, torch=("start", "finish"), mismatch=False, **changes):
+    """A run of NumPy's training, and of torch's with these changes, as far as it came."""
+    run(folder, factor, head=head or ASKED)
+    cell = {**CELL, "implementation": "torch", **changes}
+    with Whole(folder / "journal.jsonl") as journal:
+        for block in range(8):
+            if "start" in torch:
+                journal.write("start", cell=cell, block=block)
+            if "finish" in torch:
+                journal.write("finish", cell=cell, block=block, rounds_s=[0.2 * NOISE[block]] * 3)
+        if mismatch:
+            journal.write("finish", cell={**cell, "operation": "fit"}, block=0, state="mismatch", reason="why")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "new, code, word, reason",
+    [
+        ({}, 0, "equal within noise", ""),
+        ({"torch": ("start",)}, 1, "fails", "interrupted: the run has ended before it had a number; the same command with --resume"),
+        ({"torch": ("start",), "head": {"plan": None}}, 1, "fails", "interrupted: the run has ended"),
+        ({"torch": ("start",), "mismatch": True}, 1, "fails", "mismatch: why"),
+        ({"torch": ()}, 1, "fails", "interrupted: the run has ended"),
+        ({"torch": (), "head": ASKED | {"plan": PLAN | {"batch_sizes": [10]}}}, 1, "fails", "interrupted: the run has ended"),
+        ({"torch": (), "head": {"plan": None}}, 0, "not compared", "not asked for: it is not in the new run's plan"),
+        *(
+            ({"torch": (), "head": ASKED | {"plan": PLAN | changes}}, 0, "not compared", "not asked for: it is not in the new run's plan")
+            for changes in (
+                {"implementations": ["numpy"]}, {"operations": ["fit"]}, {"specs": {"vae": "6" * 64}}, {"dtype": "float64"},
+                {"device": "cuda"}, {"batch_sizes": [64]},
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_what_the_new_run_has_not_come_to_fails_and_what_it_was_not_asked_for_is_said(tmp_path, new, code, word, reason):
+    done = compare(of_both(tmp_path / "base"), of_both(tmp_path / "new", **new), "--json")
+    numpy, torch = json.loads(done.stdout)["cells"]
+    assert (done.exit_code, torch["implementation"], torch["verdict"]) == (code, "torch", word)
+    assert numpy["verdict"] == "equal within noise" and numpy["reason"] is None
+    assert (torch["reason"] or "").startswith(reason) and reason in done.stderr and (torch["ratio"] is None) == bool(reason)
+
+
+def test_a_batch_size_is_each_specs_own_where_none_was_asked_for_and_a_fit_has_but_one(tmp_path):
+    for k, (size, operation, code) in enumerate(((64, "train", 0), (1437, "fit", 1))):
+        base = of_both(tmp_path / f"base-{k}", batch_size=size, operation=operation)
+        assert compare(base, of_both(tmp_path / f"new-{k}", torch=())).exit_code == code
+
+
+def test_of_merged_runs_each_was_asked_for_its_own(tmp_path):
+    """One of NumPy in float32, one of torch at fit: none of torch's training."""
+    parts = [PLAN | {"implementations": ["numpy"]}, PLAN | {"implementations": ["torch"], "operations": ["fit"]}]
+    for name, plan in zip(("one", "two"), parts, strict=True):
+        of_both(tmp_path / name, head=ASKED | {"plan": plan, "command": name}, torch=())
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "journal.jsonl").write_text(merge([tmp_path / name / "journal.jsonl" for name in ("one", "two")]))
+    done = compare(of_both(tmp_path / "base"), tmp_path / "new")
+    assert done.exit_code == 0 and "torch, vae train: not compared: not asked for" in done.stderr
+
+
+def test_a_run_that_was_killed_at_once_fails_as_a_whole(tmp_path):
+    base, new = of_both(tmp_path / "base"), tmp_path / "new"
+    new.mkdir()
+    with Whole(new / "journal.jsonl") as journal:
+        journal.write("run", **ASKED)
+    done = compare(base, new)
+    assert done.exit_code == 1 and done.stderr.count("fails: interrupted") == 2
 
 
 def test_what_fails_in_the_base_gives_no_ratio(tmp_path):

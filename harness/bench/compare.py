@@ -1,7 +1,8 @@
 """Two runs held against each other: is the new one slower than the base?
 
 Times that were stored prove little where a machine is shared: it was another hour. So what looks slower is measured once more before
-it counts (`confirm`), and a gate that must not cry wolf measures both side by side (`gate`).
+it counts (`confirm`). The base is not, so that a whole hour that was slow can still look like the code: a gate that must not cry wolf
+measures both side by side (`gate`).
 """
 
 from __future__ import annotations
@@ -22,12 +23,18 @@ from harness.errors import CANNOT_TELL, FAILED, NOTHING_RAN, OK, UserError
 SAME = ("cpu", "cores", "memory_bytes", "architecture", "gpu")  # of the machine's card
 TIMES_FLOOR = 2  # a regression is larger than what the runs' own controls have shown, and so many times
 SLOWER, NOT_AGAIN, UNCONFIRMED, FAILS, NOT_COMPARED = "slower", "not slower again", "unconfirmed", "fails", "not compared"
+UNASKED = ("not asked for", "it is not in the new run's plan")
+INTERRUPTED = ("interrupted", "the run has ended before it had a number; the same command with --resume goes on with it")
+OLD_BASE = "the base was measured earlier, and not again; `isoform gate BASE_REV` measures both in one job"
 NOTHING = Estimate(math.nan, math.nan, math.nan, math.nan, 0, math.nan)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One cell of the base. `ratio`: seconds a step, new over base; `again`: the same of the rerun. NaN where there is none."""
+    """One cell of the base. `ratio`: seconds a step, new over base; `again`: the same of the rerun. NaN where there is none.
+
+    `reason`: why there is no ratio, or why the verdict is worth less than it says.
+    """
 
     cell: Cell
     ratio: Estimate
@@ -39,7 +46,9 @@ class Row:
 
 
 def compare(base: Path, new: Path) -> list[Row]:
-    """Every cell that both have, judged together, and those that fail in the new one. Raises UserError where the two cannot be compared."""
+    """Every cell of the base: those that both have, judged together; those that fail in the new run, or that it has not come to; and those
+    that it was not asked for. Raises UserError where the two cannot be compared.
+    """
     one, two = journal_of(base), journal_of(new)
     same_machine(one, two)
     old, fresh, failed = groups(one), groups(two), failures(two)
@@ -50,8 +59,10 @@ def compare(base: Path, new: Path) -> list[Row]:
         if not replica and (name, 0) in old.get(group, {})
     ]
     had = [_cell(group, name) for group, members in old.items() for name, replica in members if not replica]
-    lost = [_lost(cell, *failed[cell]) for cell in had if cell in failed]
-    if not found and not lost:
+    lacking = [cell for cell in had if (cell.implementation, 0) not in fresh.get(_group(cell), {})]
+    heads = [run[0] for run in read(two).last_runs]
+    why = {cell: failed.get(cell) or (INTERRUPTED if any(planned(cell, head) for head in heads) else UNASKED) for cell in lacking}
+    if not found and set(why.values()) <= {UNASKED}:
         raise UserError(
             f"{base} and {new} have no cell in common\n"
             f"  expected: the same spec (by its hash), implementation, operation, device, dtype and batch size in both\n"
@@ -60,13 +71,29 @@ def compare(base: Path, new: Path) -> list[Row]:
             NOTHING_RAN,
         )
     judged = verdicts([ratio for _, ratio, _ in found], [TIMES_FLOOR * floor for *_, floor in found])
-    return [Row(*one, verdict.word, str(verdict)) for one, verdict in zip(found, judged, strict=True)] + lost
+    compared = [Row(*one, verdict.word, str(verdict)) for one, verdict in zip(found, judged, strict=True)]
+    return compared + [_lost(cell, *known) for cell, known in why.items()]
+
+
+def planned(cell: Cell, head: dict) -> bool:
+    """Was the run with this head asked for the cell, which its spec has? A journal of version 1 does not tell: no."""
+    plan = head["plan"]
+    if not plan or (cell.device, cell.dtype) != (plan["device"], plan["dtype"]):
+        return False
+    own = head["specs"].get(cell.spec_hash, {}).get("training", {}).get("batch_size", cell.batch_size)
+    return (
+        plan["specs"].get(cell.spec) == cell.spec_hash
+        and cell.implementation in plan["implementations"]
+        and cell.operation in plan["operations"]
+        and (cell.operation == "fit" or cell.batch_size in (plan["batch_sizes"] or [own]))
+    )
 
 
 def confirmed(rows: list[Row], base: Path, new: Path, rerun: Callable[[list[Cell], Path], dict[Cell, Path | str]] | None) -> list[Row]:
     """The rows, with what looks slower measured once more: only what is slower both times is a regression.
 
-    `rerun(cells, new)` gives for each cell the journal in which it was measured again, or the reason why it was not.
+    `rerun(cells, new)` gives for each cell the journal in which it was measured again, or the reason why it was not. Both times are held
+    against the same base, which is said.
     """
     suspects = [row for row in rows if row.verdict == SLOWER]
     if not suspects:
@@ -91,9 +118,9 @@ def _settled(row: Row, found: dict[Cell, tuple[Estimate, float]], words: dict[Ce
     if row.cell in reasons:
         return replace(row, verdict=UNCONFIRMED, text="slower, but unconfirmed", reason=reasons[row.cell])
     again = found[row.cell][0]
-    word = SLOWER if words[row.cell] == SLOWER else NOT_AGAIN
-    told = f"slower, twice: {again.value:.3g} once more" if word == SLOWER else f"not slower again: {again.value:.3g} once more"
-    return replace(row, verdict=word, text=told, again=again)
+    if words[row.cell] == SLOWER:
+        return replace(row, text=f"slower, twice: {again.value:.3g} once more", again=again, reason=OLD_BASE)
+    return replace(row, verdict=NOT_AGAIN, text=f"not slower again: {again.value:.3g} once more", again=again)
 
 
 def exit_code(rows: list[Row]) -> int:
@@ -125,20 +152,28 @@ def same_machine(base: Path, new: Path) -> None:
 
 
 def failures(journal: Path) -> dict[Cell, tuple[str, str]]:
-    """{cell: (state, reason)} of what was asked for and has no number."""
-    rows = finished(read(journal).last_run)
-    void = mismatched(rows)
+    """{cell: (state, reason)} of what was begun and has no number: how it ended, or that it did not."""
+    rows = read(journal).last_run
+    void = mismatched(finished(rows))
     measured = {_cell(group, name) for group, members in groups(journal).items() for name, replica in members if not replica}
     found: dict[Cell, tuple[str, str]] = {}
     for row in rows:
+        if row["row"] not in ("start", "finish") or row["pass"] != "time" or row["cell"]["replica"]:
+            continue
         cell = Cell(**row["cell"])
-        if row["pass"] == "time" and not cell.replica and cell not in measured:
-            found[cell] = ("mismatch", void[pair(row["cell"])]) if pair(row["cell"]) in void else (row["state"], row["reason"])
+        if cell in measured:
+            continue
+        if pair(row["cell"]) in void:
+            found[cell] = ("mismatch", void[pair(row["cell"])])
+        elif row["row"] == "finish":
+            found[cell] = (row["state"], row["reason"])
+        else:
+            found.setdefault(cell, INTERRUPTED)
     return found
 
 
 def _lost(cell: Cell, state: str, reason: str) -> Row:
-    word = NOT_COMPARED if state in NOT_RUN else FAILS
+    word = NOT_COMPARED if state in (*NOT_RUN, UNASKED[0]) else FAILS
     return Row(cell, NOTHING, math.nan, word, word, reason=f"{state}: {reason}")
 
 

@@ -1,4 +1,7 @@
-"""What looks slower is measured once more, where that is possible: on the machine and with the code that the new run was made with."""
+"""What looks slower is measured once more, where that is possible: on the machine and with the code that the new run was made with.
+
+The base is not: its code need not be here. `isoform gate` lays out both and measures them in one job.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
