@@ -47,6 +47,10 @@ class Backend(Protocol):
         generator, started from `seed`, and draw the same; "decode" reads batch["z"].
         """
 
+    def refill(self, batch: Batch) -> None:
+        """These arrays, of the same names and shapes, in place of those of `prepare`: what `run` does must follow them, so that
+        nothing of its work can have been done before."""
+
     def run(self) -> None:
         """The timed part: `steps` repetitions. State carries on from one run to the next. May return before the device is done."""
 

@@ -29,6 +29,7 @@ class Model:
     def __init__(self, backend: Any, spec: Spec, implementation: str, device: str, dtype: str, precision: str):
         self.backend, self.spec = backend, spec
         self.implementation, self.device, self.dtype, self.precision = implementation, device, dtype, precision
+        self.given: Arrays = {}  # to the last `prepare`
 
     def __repr__(self) -> str:
         return f"<{self.spec.name} in {self.implementation}: {self.dtype} on {self.device}>"
@@ -107,11 +108,21 @@ class Model:
         if steps < 1:
             raise BadArray(f"steps must be at least 1, got {steps}")
         if operation == "decode":
-            given = {"z": self._array("z", _get(batch, "z"), self.spec.d_z)}
+            self.given = {"z": self._array("z", _get(batch, "z"), self.spec.d_z)}
         else:
-            given = {"x": self._x(_get(batch, "x"))}
-        self.backend.prepare(operation, given, steps, seed)
+            self.given = {"x": self._x(_get(batch, "x"))}
+        self.backend.prepare(operation, self.given, steps, seed)
         self.run, self.block = self.backend.run, self.backend.block  # type: ignore[method-assign]  # nothing of ours inside a timed region
+
+    def refill(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Untimed: other rows, as many, in place of those that `prepare` was given; nothing else is prepared anew."""
+        if not self.given:
+            raise Unsupported("refill() comes after prepare()")
+        other = {name: self._array(name, _get(batch, name), array.shape[1]) for name, array in self.given.items()}
+        for name, array in self.given.items():
+            if len(other[name]) != len(array):
+                raise BadArray(f"spec {self.spec.name}: '{name}' was prepared with {len(array)} rows, got {len(other[name])}")
+        self.backend.refill(other)
 
     def run(self) -> None:
         raise Unsupported("run() comes after prepare()")

@@ -9,8 +9,7 @@ import pytest
 import impls
 import specs
 from harness.bench import measure, memory, rounds
-from harness.bench.cells import Cell, cells
-from harness.processes import cpus
+from harness.bench.cells import Cell
 
 
 def test_doubling_the_work_doubles_the_time():
@@ -160,87 +159,6 @@ def test_batches_are_rows_of_the_training_data_over_again():
     assert batch["x"].shape == (2000, 64) and (batch["x"][:1437] == x).all() and (batch["x"][1437:] == x[:563]).all()
     z = measure.batch_of(spec, {**cell, "operation": "decode"})["z"]
     assert z.shape == (2000, spec.d_z) and abs(z.std() - 1) < 0.05 and abs(z.mean()) < 0.05
-
-
-# One more round after the timed ones.
-
-
-def once_more(monkeypatch, operation, fault, spec="vae"):
-    """What bench says of a NumPy model with a fault that comes after the certificate."""
-    events, implementation, chosen = [], impls.load("numpy"), specs.load(spec)
-    emit = lambda event, **fields: events.append((event, fields))
-    asked = [entry.cell.row() for entry in cells([chosen], [implementation])]
-    measure.prepare(implementation, chosen, {"cells": asked, "seed": 3}, emit)
-    model = measure.HELD.pop("model")
-    fault(model)
-    cell = next(one for one in asked if one["operation"] == operation)
-    monkeypatch.setattr(rounds, "WARM_UP_ROUNDS", 6)
-    measure.time_cell(model, chosen, {"cell": cell, "seed": 3, "rounds": 3, "affinity": cpus()}, emit)
-    return events[-1][1]
-
-
-def test_nothing_comes_between_the_warm_up_and_the_timed_rounds(monkeypatch):
-    """Counting steps copies the optimizer's moments, counting compilations walks all objects: both leave the caches cold."""
-    done = []
-
-    def spy(model):
-        for module, name in ((measure, "trained_steps"), (measure.compiles, "count"), (rounds, "steady"), (rounds, "timed")):
-            honest = getattr(module, name)
-            monkeypatch.setattr(module, name, lambda *given, honest=honest, name=name: (done.append(name), honest(*given))[1])
-
-    assert once_more(monkeypatch, "train", spy)["state"] == "ok"
-    at = done.index("steady")
-    assert {"trained_steps", "count"} <= set(done[:at])
-    while done[at + 1] == "timed":
-        at += 1
-    assert done[at + 1 :] == ["count", "trained_steps"]  # the same two after the rounds, and no other before them
-
-
-def stops(after):
-    """Training that goes on to count its steps, and to give losses, but does nothing."""
-
-    def fault(model):
-        honest, losses = model.backend.timed_train, []
-
-        def timed_train(batch):
-            step = honest(batch)
-
-            def run():
-                if len(losses) < after:
-                    losses.append(step())
-                else:
-                    model.backend.optimizer.step += 1
-                return losses[-1]
-
-            return run
-
-        model.backend.timed_train = timed_train
-
-    return fault
-
-
-def cached(operation):
-    def fault(model):
-        honest, found = getattr(model.backend, f"timed_{operation}"), {}
-
-        def timed(batch):
-            run = honest(batch)
-            return lambda: found.setdefault("once", run() if "once" not in found else None)
-
-        setattr(model.backend, f"timed_{operation}", timed)
-
-    return fault
-
-
-@pytest.mark.parametrize(
-    ("spec", "operation", "fault"),
-    [("vae", "train", stops(5)), ("vae", "encode", cached("encode")), ("vae", "decode", cached("decode")), ("pca", "fit", cached("fit"))],
-)
-def test_what_stops_to_work_while_it_is_timed_has_no_speed(monkeypatch, spec, operation, fault):
-    slow = lambda model: monkeypatch.setattr(rounds, "SHORTEST_S", {"cpu": 1e-5})  # so that a step that does nothing is timed at all
-    assert once_more(monkeypatch, operation, slow, spec)["state"] == "ok"
-    found = once_more(monkeypatch, operation, lambda model: (slow(model), fault(model)), spec)
-    assert found["state"] == "mismatch" and "rounds_s" not in found, found
 
 
 def test_work_that_no_machine_does_in_that_time_was_not_done():

@@ -131,6 +131,7 @@ def test_train_refuses_no_batches_and_prepare_no_steps():
         ("ae", lambda m: m.generate(3, 0), "has no 'generate'"),
         ("ae", lambda m: m.native_noise(3, 1, 0), "has no 'native_noise'"),
         ("ae", lambda m: m.run(), r"run\(\) comes after prepare"),
+        ("ae", lambda m: m.refill(given("ae")), r"refill\(\) comes after prepare"),
         ("ae", lambda m: m.block(), r"block\(\) comes after prepare"),
     ],
 )
@@ -184,6 +185,12 @@ for name in ("vae", "ae", "linear_ae"):
         expected = [np.mean(sum({{"kl": spec.beta}}.get(part, 1.0) * value for part, value in one.items())) for one in terms]
         assert got.shape == (steps,) and np.allclose(got, expected, rtol=1e-13, atol=0), (name, got, expected)
         assert len(set(got)) == (steps if spec.noisy else 1)  # fresh noise each time
+        model.prepare({{"x": x}}, steps, operation="loss", seed=seed)
+        model.refill({{"x": 1 - x}})
+        model.run(), model.block()
+        terms = [model.terms(one | {{"x": 1 - x}}) for one in given]
+        expected = [np.mean(sum({{"kl": spec.beta}}.get(part, 1.0) * value for part, value in one.items())) for one in terms]
+        assert np.allclose(model.outcome()["loss"], expected, rtol=1e-13, atol=0), name
     assert model.optimizer_state()["step"] == 0
     assert all(np.array_equal(before[name], value) for name, value in model.parameters().items())
 print("equal")

@@ -97,6 +97,10 @@ class Base:
         self.timed = getattr(self, f"timed_{operation}")(self.batch)
 
     @scoped
+    def refill(self, batch):
+        self.batch.update(self.arrays(batch))
+
+    @scoped
     def run(self):
         self.results = [self.timed() for _ in range(self.repeats)]
 

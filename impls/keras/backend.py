@@ -79,6 +79,9 @@ class Base:
         self.seed(seed)
         self.batch, self.timed, self.steps, self.operation = self.on_device(batch), self.loops[operation], steps, operation
 
+    def refill(self, batch):
+        self.batch.update(self.on_device(batch))
+
     def run(self):
         self.results = self.timed(itertools.repeat(self.batch, self.steps))
 

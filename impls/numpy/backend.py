@@ -39,8 +39,12 @@ class Base:
 
     def prepare(self, operation, batch, steps, seed):
         self.generator = np.random.default_rng(seed)
-        self.timed = getattr(self, f"timed_{operation}")(batch)
+        self.batch = dict(batch)
+        self.timed = getattr(self, f"timed_{operation}")(self.batch)
         self.operation, self.steps = operation, steps
+
+    def refill(self, batch):
+        self.batch.update(batch)
 
     def run(self):
         self.results = [self.timed() for _ in range(self.steps)]

@@ -46,14 +46,20 @@ class Base:
         with torch.no_grad():
             return host(self.compiled(self.model_file.x_hat)(self.model, self.tensor(z)))
 
+    def on_device(self, batch):
+        return {name: self.tensor(array) for name, array in batch.items()}
+
     def compiled(self, function):
         return torch.compile(function, fullgraph=True) if self.variant == "compile" else function
 
     def prepare(self, operation, batch, steps, seed):
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        tensors = {name: self.tensor(array) for name, array in batch.items()}
-        self.timed = getattr(self, f"timed_{operation}")(tensors)
+        self.batch = self.on_device(batch)
+        self.timed = getattr(self, f"timed_{operation}")(self.batch)
         self.operation, self.steps = operation, steps
+
+    def refill(self, batch):
+        self.batch.update(self.on_device(batch))
 
     def run(self):
         self.results = [self.timed() for _ in range(self.steps)]
@@ -162,9 +168,6 @@ class Trainable(Base):
                 "exp_avg": inward(name, self.tensor(state["m"][name])).contiguous(),
                 "exp_avg_sq": inward(name, self.tensor(state["v"][name])).contiguous(),
             }
-
-    def on_device(self, batch):
-        return {name: self.tensor(array) for name, array in batch.items()}
 
     def noise(self, n):
         return torch.randn(n, self.spec.d_z, generator=self.generator, dtype=self.dtype, device=self.device)

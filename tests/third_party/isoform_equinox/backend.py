@@ -113,10 +113,13 @@ class Trainable:
         self.moments = (adam._replace(count=count, mu=self.tree(state["m"]), nu=self.tree(state["v"])), *rest)
 
     def prepare(self, operation, batch, steps, seed):
-        given = self.arrays(batch)
+        self.batch = self.arrays(batch)
         repeated = {"train": self.step, "loss": self.timed_loss, "encode": self.timed_encode, "decode": self.timed_decode}
-        self.timed = partial(repeated[operation], given)
+        self.timed = partial(repeated[operation], self.batch)
         self.operation, self.steps, self.results = operation, steps, []
+
+    def refill(self, batch):
+        self.batch.update(self.arrays(batch))
 
     def timed_loss(self, given):
         return self.compiled_loss(self.model, given)
