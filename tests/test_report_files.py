@@ -1,9 +1,12 @@
 """The report is written whole or not at all, and what cannot be read is a message. What both pages say, they say alike."""
 
 import errno
+import itertools
+import math
 import os
 import re
 import shlex
+import statistics
 from html import unescape
 from pathlib import Path
 
@@ -12,14 +15,18 @@ import pytest
 
 from harness import report
 from harness.errors import UserError
+from harness.report import sentences
 from harness.report.answer import answer, headlines
 from harness.report.content import START, load
-from harness.report.derived import fastest_of
+from harness.report.derived import fastest_of, seeds
 from harness.report.view import view
+from tests.journal_rows import Whole
 from tests.results_folder import (
     MACHINE,
     NAMES,
+    SECONDS,
     absent,
+    cell,
     changed,
     failed,
     lines,
@@ -366,3 +373,77 @@ def test_starts_have_the_range_of_their_processes_and_memory_says_that_it_has_no
     changed(folder, lambda row: dict(row, **dict.fromkeys(START)) if row.get("rounds_s") and row["block"] else row)
     page, text = both(folder)
     assert "1 process |" in text and "(1 to 1" not in text and "1 process " in page
+
+
+def test_what_was_planned_and_what_was_measured_is_told_with_its_difference(folder):
+    def plan(row: dict) -> dict:
+        small = row.get("pass") == "memory" and row.get("state") == "ok" and row["cell"]["implementation"] == "torch"
+        return row | {"planned_peak": 35_296, "reasons": {}} if small else row
+
+    changed(folder, plan)
+    peak = int(SECONDS["torch"] * 1e10)
+    for page in both(folder):
+        assert sentences.PLANNED in page and "34.5 KiB" in page and "measured minus planned" in page
+    (line,) = [one for one in lines(folder, "| vae | train | torch |") if "34.5 KiB" in one]
+    assert line[7:9] == ["34.5 KiB", f"{(peak - 35_296) / 2**20:.1f}"]
+    found = table(folder, "memory").set_index("implementation")
+    assert found.loc["torch", "measured_minus_planned"] == peak - 35_296 and pd.isna(found.loc["jax", "measured_minus_planned"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([*map(row, NAMES)], "all 3 pairs of spec and implementation compute"),
+        ([*map(row, NAMES), absent("keras-jax", "n-a", "no loop"), absent("jax-scan", "n-a", "no loop")], "all 3 pairs of spec and "
+         "implementation that apply (2 do not) compute"),
+        ([row("numpy"), row("torch"), failed("jax"), absent("jax-scan", "n-a", "no loop")], "2 of 3 pairs of spec and implementation that "
+         "apply (1 does not) compute"),
+        ([*map(row, NAMES), absent("jax-scan", "n-a", "no loop"), absent("keras-jax"), absent("keras-torch")], "all 3 pairs of spec and "
+         "implementation that apply and are installed (1 does not, 2 are not) compute"),
+        ([row("numpy")], "1 of 1 pairs of spec and implementation compute"),
+    ],
+)  # fmt: skip
+def test_what_does_not_apply_is_no_failure(folder, rows, told):
+    write_verify(folder, rows)
+    assert f"In float64, {told} the same function" in answer(load(folder))[0]
+
+
+def test_both_pages_say_alike_how_they_are_read(folder):
+    for page in both(folder):
+        assert "told apart by their paired ratio, not by whether their intervals overlap" in page and "cannot be ranked" not in page
+
+
+@pytest.mark.parametrize(("reached", "median"), [(1, math.inf), (2, math.inf), (3, 11.0), (5, 11.0)])
+def test_a_seed_that_has_not_reached_the_target_took_for_ever(folder, reached, median):
+    with Whole(folder / "quality.jsonl") as journal:
+        journal.write("run", machine=MACHINE)
+        fields = {"pass": "quality", "state": "ok", "reason": None, "target": -24.5, "loss": -24.6, "code_hash": "c0de"}
+        for name, seed in itertools.product(("torch", "numpy"), range(5)):
+            there = seed < reached if name == "torch" else True
+            took = {"torch": 10.0 + seed / 2, "numpy": 100.0}[name]
+            done = {"steps": 900, "seconds": took} if there else {"steps": None, "seconds": None, "reason": "10,000 steps"}
+            how = {"certificate": f"renewed-{name}", "versions": {"numpy": "2.4.6"}, "seed": seed}
+            journal.write("finish", **fields | how | done, cell=cell(name), block=seed)
+    found = seeds(load(folder))
+    assert {one["implementation"]: one["seconds"] for one in found} == {"torch": median, "numpy": 100.0}
+    assert [one["implementation"] for one in found] == (["numpy", "torch"] if median == math.inf else ["torch", "numpy"])
+    for page in both(folder):
+        assert ("not reached by half of the seeds" in page) is (median == math.inf) and sentences.SEEDS in page
+        assert f"10 to {10 + (reached - 1) / 2:.3g} s" in page
+
+
+def test_the_spread_between_processes_and_within_them_stands_beside_the_rate(folder):
+    ranked(folder)
+
+    def two_speeds(row: dict) -> dict:
+        if of(row, "torch"):
+            row["rounds_s"] = [seconds * (1.0, 1.5)[row["block"] % 2] for seconds in (0.0199, 0.02, 0.0201)]
+        return row
+
+    changed(folder, two_speeds)
+    between = 100 * statistics.stdev([math.log((1.0, 1.5)[block % 2]) for block in range(10)])
+    within = 100 * statistics.stdev(map(math.log, (0.0199, 0.02, 0.0201)))
+    told = f"{between:.2g} % / {within:.2g} %"
+    assert told == "21 % / 0.5 %"
+    for page in both(folder):
+        assert told in page and "spread between / within processes" in page and sentences.SPREAD in page

@@ -104,7 +104,7 @@ def _of_dtype(content: Content, dtype: str) -> str:
     passed = [row for row in rows if row["state"] == "pass"]
     failed = [row for row in rows if row["state"] not in ("pass", *LEFT_OUT)]
     specs, names = {row["spec"] for row in passed}, {row["implementation"] for row in passed}
-    text = f"In {dtype}, {len(passed)} of {len(rows)} pairs of spec and implementation compute the same function"
+    text = f"In {dtype}, {_of_pairs(len(passed), rows)} compute the same function"
     if passed:
         text += f" ({_count(specs, 'spec')}, {_count(names, 'implementation')})" + _closely(content, dtype)
     text += "." + _left_out(rows)
@@ -112,6 +112,25 @@ def _of_dtype(content: Content, dtype: str) -> str:
         shown = [f"{row['implementation']} {row['spec']} ({row['state']})" for row in failed[:NAMED]]
         more = f", and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
         text += f" **{len(failed)} failed, with no speed on this page: {', '.join(shown)}{more}.**"
+    return text
+
+
+# of states that are no failures: what a pair that is due does, what one that is not does not, and what several do not
+DUE = {
+    "n-a": ("apply", "does not", "do not"),
+    "not-installed": ("are installed", "is not", "are not"),
+    "unsupported": ("are supported here", "is not", "are not"),
+}
+
+
+def _of_pairs(passed: int, rows: list[dict]) -> str:
+    """How many of those that it can be asked of: all 46 pairs of spec and implementation that apply (2 do not)."""
+    out = {state: count for state in DUE if (count := sum(row["state"] == state for row in rows))}
+    due = len(rows) - sum(out.values())
+    text = f"{f'all {due}' if passed == due > 1 else f'{passed} of {due}'} pairs of spec and implementation"
+    if out:
+        without = (f"{count} {DUE[state][1 if count == 1 else 2]}" for state, count in out.items())
+        text += f" that {' and '.join(DUE[state][0] for state in out)} ({', '.join(without)})"
     return text
 
 

@@ -16,7 +16,7 @@ CAPTIONS = {
     "roofline": ("Roofline", "FLOP/s reached over FLOPs a byte; the line is what this machine can do at most."),
     "curves_batch": ("Seconds a step over the batch", "Both axes are logarithmic, whiskers 95 % intervals, slopes in the legend."),
     "curves_width": ("Seconds a step over the width", "Both axes are logarithmic, whiskers 95 % intervals, slopes in the legend."),
-    "quality": ("Time to quality", "Seconds to the target, a dot a seed, a bar at the median."),
+    "quality": ("Time to quality", "Seconds to the target, a dot a seed that reached it, a bar at the median of all."),
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ EVEN = (
     "spec", "spec_hash", "operation", "device", "dtype", "precision", "batch_size", "implementation", "base", "later_s", "steps",
     "steps_low", "steps_high", "after_s", "verdict",
 )  # fmt: skip
+HELD = ("held_against", "planned_over_measured", "measured_minus_planned", "not_held_because")
 KINDS = ("alloc_peak", "device_used_peak", "device_reserved_peak", "host_peak")  # what a plan is held against: the first that is known
 
 
@@ -141,18 +142,20 @@ def planned(content: Content) -> pd.DataFrame:
 
 
 def _columns(rows: list[dict]) -> dict[str, list]:
-    return {name: [row[name] for row in rows] for name in ("held_against", "planned_over_measured", "not_held_because")}
+    return {name: [row[name] for row in rows] for name in HELD}
 
 
 def reconciled(cell: dict) -> dict:
-    """{"held_against": column, "planned_over_measured", "not_held_because"}: against the first of KINDS that is known."""
+    """The values of HELD for a cell: against the first of KINDS that is known; the difference in bytes; or why there is none."""
     against = next((name for name in KINDS if not missing(cell[name]) and cell[name] > 0), None)
-    why = cell["memory_reasons"]
     if missing(cell["planned_peak"]):
-        return {"held_against": None, "planned_over_measured": math.nan, "not_held_because": why.get("planned_peak", "no plan is known")}
-    if against is None:
-        return {"held_against": None, "planned_over_measured": math.nan, "not_held_because": why.get("host_peak", "no peak was measured")}
-    return {"held_against": against, "planned_over_measured": cell["planned_peak"] / cell[against], "not_held_because": None}
+        why = cell["memory_reasons"].get("planned_peak", "no plan is known")
+    elif against is None:
+        why = cell["memory_reasons"].get("host_peak", "no peak was measured")
+    else:
+        plan, measured = cell["planned_peak"], cell[against]
+        return dict(zip(HELD, (against, plan / measured, measured - plan, None), strict=True))
+    return dict(zip(HELD, (None, math.nan, math.nan, why), strict=True))
 
 
 def matrices(content: Content) -> list[dict]:
@@ -182,23 +185,24 @@ def _entry(verified: list[dict], cell: dict | None, spec: str, name: str) -> dic
 
 
 def seeds(content: Content) -> list[dict]:
-    """Time to quality, a row a spec and implementation, the fastest first: median and range over the seeds that reached the target."""
+    """Time to quality, a row a spec and implementation, the fastest first: the median over all seeds, where one that has not reached the
+    target took for ever, and the range of those that have. NaN where no seed was trained and certified."""
     if content.quality.empty:
         return []
     made = []
     for (spec, name, target, device, dtype), part in content.quality.groupby(
         ["spec", "implementation", "target", "device", "dtype"], sort=False, dropna=False
     ):
-        there = (part["state"] == "ok") & part["steps"].notna()
-        reached, failed = part[there], part[~there]
+        trained = part["state"] == "ok"
+        reached, failed = part[trained & part["steps"].notna()], part[~trained | part["steps"].isna()]
         states = failed["state"].replace("ok", "not reached")
         row = {"spec": spec, "implementation": name, "target": target, "device": device, "dtype": dtype, "seeds": len(part),
                "reached": len(reached), "failed": list(dict.fromkeys(zip(states, failed["reason"], strict=True))),
-               "certificate": reached["certificate"].iloc[0] if len(reached) else None}  # fmt: skip
+               "certificate": part.loc[trained, "certificate"].iloc[0] if trained.any() else None}  # fmt: skip
         for what in ("seconds", "steps"):
             values = reached[what]
-            ends = (values.median(), values.min(), values.max()) if len(values) else (math.nan,) * 3
-            row |= dict(zip((what, f"{what}_low", f"{what}_high"), ends, strict=True))
+            row |= {what: part[what].where(trained).fillna(math.inf).median() if trained.any() else math.nan}
+            row |= {f"{what}_low": values.min(), f"{what}_high": values.max()}
         made.append(row)
     specs = list(dict.fromkeys(row["spec"] for row in made))
-    return sorted(made, key=lambda row: (specs.index(row["spec"]), missing(row["seconds"]), row["seconds"]))
+    return sorted(made, key=lambda row: (specs.index(row["spec"]), missing(row["seconds"]), row["seconds"], -row["reached"] / row["seeds"]))

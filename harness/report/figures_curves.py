@@ -60,7 +60,8 @@ def quality(content: Content) -> Figure | None:
         of = of[(of["spec"] == row["spec"]) & (of["implementation"] == row["implementation"]) & (of["target"] == row["target"])]
         values = of.loc[of["state"] == "ok", "seconds"].dropna().to_numpy(float)
         axes.plot(values, np.full(len(values), k), "o", color=BLUE, alpha=0.6, ms=5, mec="none")
-        axes.plot(row["seconds"], k, "|", color=INK, ms=14, mew=1.8)
+        if np.isfinite(row["seconds"]):
+            axes.plot(row["seconds"], k, "|", color=INK, ms=14, mew=1.8)
         if row["failed"]:
             text = ", ".join(dict.fromkeys(state for state, _ in row["failed"]))
             axes.text(0.99, k, f"{row['seeds'] - row['reached']} of {row['seeds']}: {text}", transform=axes.get_yaxis_transform(),
@@ -70,6 +71,6 @@ def quality(content: Content) -> Figure | None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     if any(row["reached"] for row in rows):
         axes.set_xscale("log")
-    axes.set_xlabel("seconds to the target (log); a dot a seed, a bar at the median")
+    axes.set_xlabel("seconds to the target (log); a dot a seed that reached it, a bar at the median of all")
     axes.set_title("Time to quality", loc="left")
     return figure

@@ -14,6 +14,16 @@ def missing(value: Any) -> bool:
     return value is None or str(value) in ("nan", "<NA>", "NaT")
 
 
+def half(text: str, median: float) -> str:
+    """A median over seeds, or that there is none."""
+    return "not reached by half of the seeds" if median == math.inf else text
+
+
+def spread(cell: dict) -> str:
+    """How much processes differ, and how much the rounds within one: standard deviations of log seconds, in percent."""
+    return f"{share(cell['between_sd'])} / {share(cell['within_sd'])}"
+
+
 def span(cell: dict, name: str) -> str:
     """From the least to the most of import_s, build_s or first_call_s over the cold processes; empty where there is but one."""
     low, high = (cell[name.replace("_s", f"_{end}_s")] for end in ("low", "high"))
@@ -87,7 +97,10 @@ def share(value: float) -> str:
 
 
 def mib(value: float) -> str:
-    return "N/A" if missing(value) else f"{value / 2**20:.1f}"
+    """Of bytes; below 0.1 MiB in KiB, which it says."""
+    if missing(value):
+        return "N/A"
+    return f"{value / 2**10:.3g} KiB" if 0 < abs(value) < 0.1 * 2**20 else f"{value / 2**20:.1f}"
 
 
 def rate(value: float) -> str:
@@ -124,6 +137,8 @@ def escape(text: object) -> str:
 
 
 FILTERS = {
+    "half": half,
+    "spread": spread,
     "span": span,
     "processes": processes,
     "number": number,

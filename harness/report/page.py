@@ -94,8 +94,7 @@ def tables(content: Content) -> dict[str, pd.DataFrame]:
         "times": content.cells[[*head, *START, *START_ENDS, "cold_processes", *STEP]],
         "memory": content.cells[[*head, *MEMORY]].assign(
             missing_because=reasons,
-            held_against=[one["held_against"] for one in held],
-            planned_over_measured=[one["planned_over_measured"] for one in held],
+            **{name: [one[name] for one in held] for name in derived.HELD[:-1]},
         ),
         "ratios": content.ratios,
         "measurements": content.long,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.report import derived, machine
+from harness.report import derived, machine, sentences
 from harness.report.answer import answer, needs
 from harness.report.content import START, Content, differences
 from harness.report.formats import blocks, missing
@@ -21,14 +21,6 @@ DEFINITIONS = {
     "device_used_peak": "the most that the device's driver counted as used, by whatever (NVML)",
     "planned_peak": "what the compiler has planned to use: arguments, results and temporaries",
 }
-STARTED = (
-    "Import, build and first call: the median of the processes in which they were cold, with the least and the most of them: a "
-    "range, not an interval."
-)
-MEASURED = (
-    "Calls into each library, not implementations of a spec: they have no certificate and rank nothing. The 95 % interval is over "
-    "processes, below the value or in brackets. From these come the roofline and the share of the bound."
-)
 SHORT = {"host_peak": "host", "alloc_peak": "allocator", "device_reserved_peak": "device reserved",
          "device_used_peak": "device used", "planned_peak": "planned"}  # fmt: skip
 
@@ -43,15 +35,14 @@ def view(content: Content) -> dict[str, Any]:
         "machine": measured["machine"],
         "versions": measured["versions"],
         "measured": machine.view(content.card, measured["versions"]) if content.card else None,
-        "measured_words": MEASURED,
         "elsewhere": differences(content.verify["machine"], measured["machine"]),
         "answer": answer(content),
+        "sentences": sentences,
         "cells": cells,
         "cell_of": cell_of,
         "ids": lambda row, *names: short([cell_of({**row, "implementation": name}) for name in names or (row["implementation"],)]),
         "main": main,
         "start_names": START,
-        "start_words": STARTED,
         "matrices": derived.matrices(content) if cells else [],
         "reasons": cell_reasons(cells),
         "uneven": uneven(cells),

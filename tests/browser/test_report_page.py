@@ -8,7 +8,21 @@ import pytest
 
 from harness import report
 from harness.report.theme import THEME
-from tests.results_folder import MACHINE, NAMES, absent, failed, ranked, row, write_quality, write_sweep, write_verify
+from tests.journal_rows import Whole
+from tests.results_folder import (
+    MACHINE,
+    NAMES,
+    absent,
+    cell,
+    failed,
+    ranked,
+    row,
+    write_card,
+    write_journal,
+    write_quality,
+    write_sweep,
+    write_verify,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -18,11 +32,12 @@ SHOWN = "#speed tbody tr:not([hidden])"
 
 @pytest.fixture(name="results", scope="session")
 def results_fixture(tmp_path_factory) -> Path:
-    """A folder with all that a report can show: verdicts, failures, what is absent, sweeps, time to quality."""
+    """A folder with all that a report can show: verdicts, failures, what is absent, sweeps, time to quality, the machine's card."""
     folder = tmp_path_factory.mktemp("results")
     write_verify(folder, [row("numpy"), row("torch"), failed("jax", "float32"), absent("keras-jax")])
     write_quality(folder)
     write_sweep(folder, "batch")
+    write_card(folder)
     ranked(folder, absent=("keras-jax",))
     report.build(folder)
     return folder
@@ -104,6 +119,25 @@ def test_it_sorts_by_any_column_with_what_is_missing_last(visit, path):
     heads.nth(names.index("implementation")).locator("button").click()
     assert [one.inner_text() for one in page.query_selector_all("#speed tbody td:nth-child(3)")] == ["jax", "keras-jax", "numpy", "torch"]
     assert heads.nth(at).get_attribute("aria-sort") == "none"
+
+
+def test_what_was_never_reached_sorts_behind_what_was(visit, tmp_path):
+    write_verify(tmp_path, [row(name) for name in NAMES])
+    with Whole(tmp_path / "quality.jsonl") as journal:
+        journal.write("run", machine=MACHINE)
+        fields = {"pass": "quality", "certificate": "renewed", "code_hash": "c0de", "versions": {"numpy": "2.4.6"}, "target": -24.5}
+        for name, seconds in (("numpy", 110.0), ("torch", None), ("jax", 20.0)):
+            steps = None if seconds is None else 900
+            journal.write("finish", **fields, cell=cell(name), block=0, seed=0, loss=-24.6, steps=steps, seconds=seconds, reason=None)
+    write_journal(tmp_path)
+    page = visit(report.build(tmp_path), viewport=DESKTOP)
+    names = lambda: page.locator("#quality tbody td:nth-child(2)").all_inner_texts()
+    assert names() == ["jax", "numpy", "torch"] and "not reached by half of the seeds" in page.inner_text("#quality tbody")
+    head = page.locator("#quality thead th", has_text="seconds").first.locator("button")
+    head.click()
+    assert names() == ["jax", "numpy", "torch"]
+    head.click()
+    assert names() == ["torch", "numpy", "jax"]
 
 
 def test_the_keyboard_goes_everywhere(visit, path):
