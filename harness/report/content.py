@@ -12,6 +12,7 @@ import numpy as np
 from harness.errors import UserError
 from harness.report import further
 from harness.report.formats import words
+from harness.report.schema import wrong_card, wrong_verify
 from harness.verify.table import footnotes, matrix
 
 if TYPE_CHECKING:
@@ -31,11 +32,9 @@ WORK = ("flops", "moved_bytes", "flops_per_s", "flops_per_byte")
 MEASURED = (*STEP, *RATE, *START, *SPREAD, *MEMORY)
 LEFT_OUT = {"n-a": "not applicable", "not-installed": "not installed", "unsupported": "unsupported here"}
 
-# what a report reads of each part of verify.json
-FILE = ("made", "command", "level", "machine", "versions", "seconds", "rows", "certificates")
+# columns of the tables, of the fields of verify.json that `schema` knows
 ROW = ("spec", "implementation", "dtype", "device", "precision", "state", "reason", "margin", "worst", "comparisons", "certificate")
 OF_CERTIFICATE = ("spec", "spec_hash", "implementation", "dtype", "device", "precision")
-CERTIFICATE = ("id", *OF_CERTIFICATE, "code_hash", "versions", "passed", "checks")
 CHECK = ("number", "name", "state", "reason", "comparisons", "error", "gate", "margin", "what")
 
 
@@ -112,6 +111,8 @@ def load(folder: Path) -> Content:
     runs, cells, values, ratios = _bench(journal)
     cells, values, ratios = only_certified(verify, cells, values, ratios)
     card, known = read_card(folder), specs_of(runs)
+    if card and (problem := wrong_card(card)):
+        raise UserError(f"{folder / 'machine.json'} is not whole: {problem}\n  make it anew: isoform machine --out {folder}")
     notes = []
     if card and card["machine"] != (here := runs[-1]["machine"] if runs else verify["machine"]):
         notes = [f"machine.json is of another machine ({differences(card['machine'], here)})"]
@@ -169,7 +170,8 @@ def bounded(cells: pd.DataFrame, known: dict[str, Spec], card: dict | None) -> p
 
 
 def read_verify(path: Path) -> dict:
-    again = f"make it anew: isoform verify --out {path.parent}"
+    makes = "sweep width" if path.name.startswith("sweep-width") else "verify"
+    again = f"make it anew: isoform {makes} --out {path.parent}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -181,26 +183,9 @@ def read_verify(path: Path) -> dict:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else None
         raise UserError(f"{path} has schema {found}, this version reads {SCHEMA}\n  {again}")
-    if problem := _incomplete(content):
+    if problem := wrong_verify(content):
         raise UserError(f"{path} is not whole: {problem}\n  likely:  it was edited, or written by another version\n  {again}")
     return content
-
-
-def _incomplete(content: dict) -> str | None:
-    if missing := [key for key in FILE if key not in content]:
-        return f"missing {', '.join(missing)}"
-    if not content["rows"]:
-        return "it has no rows"
-    checks = [check for one in content["certificates"] for check in one.get("checks", [])]
-    parts = {"row": (content["rows"], ROW), "certificate": (content["certificates"], CERTIFICATE), "check": (checks, CHECK)}
-    for what, (some, keys) in parts.items():
-        for number, part in enumerate(some, 1):
-            if missing := [key for key in keys if key not in part]:
-                return f"{what} {number} is missing {', '.join(missing)}"
-    for number, row in enumerate(content["rows"], 1):
-        if row["state"] == "pass" and (row["margin"] is None or row["certificate"] is None):
-            return f"row {number} is a pass without a margin or a certificate"
-    return None
 
 
 def _worst(row: dict) -> dict:
