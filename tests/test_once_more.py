@@ -2,7 +2,6 @@
 
 import gc
 
-import numpy as np
 import pytest
 
 import impls
@@ -10,6 +9,7 @@ import specs
 from harness.bench import measure, once_more, rounds
 from harness.bench.cells import cells
 from harness.processes import cpus
+from tests.timed_faults import ahead, cached, in_part, seldom, seldom_new, stops
 
 
 def said(monkeypatch, operation, fault, spec="vae"):
@@ -43,130 +43,6 @@ def test_nothing_comes_between_the_warm_up_and_the_timed_rounds(monkeypatch):
     assert done[at + 1 : at + 3] == ["count", "trained_steps"]  # the same two after the rounds, and no other before them
 
 
-def stops(after):
-    """Training that goes on to count its steps, and to give losses, but does nothing."""
-
-    def fault(model):
-        honest, losses = model.backend.timed_train, []
-
-        def timed_train(batch):
-            step = honest(batch)
-
-            def run():
-                if len(losses) < after:
-                    losses.append(step())
-                else:
-                    model.backend.optimizer.step += 1
-                return losses[-1]
-
-            return run
-
-        model.backend.timed_train = timed_train
-
-    return fault
-
-
-def seldom(spared):
-    """Trains in one step of four only when `spared(step of the round)`, but counts all and draws their noise."""
-
-    def fault(model):
-        backend, at = model.backend, [0]
-        honest, run = backend.timed_train, backend.run
-
-        def timed_train(batch):
-            step, losses = honest(batch), []
-
-            def one():
-                at[0] += 1
-                if losses and at[0] % 4 and spared(at[0]):
-                    backend.drawn(batch)
-                    backend.optimizer.step += 1
-                else:
-                    losses.append(step())
-                return losses[-1]
-
-            return one
-
-        backend.timed_train, backend.run = timed_train, lambda: (at.__setitem__(0, 0), run())
-
-    return fault
-
-
-def unwatched(model):
-    """Trains in one step of four until somebody asks for the parameters."""
-    looked, honest = [], model.parameters
-    seldom(lambda step: not looked)(model)
-    model.parameters = lambda: (looked.append(1), honest())[1]
-
-
-def seldom_new(model):
-    """Three losses of a round are new, of the others one in four."""
-    backend, at = model.backend, [0]
-    honest, run = backend.timed_loss, backend.run
-
-    def timed_loss(batch):
-        loss, found = honest(batch), []
-
-        def one():
-            at[0] += 1
-            if at[0] <= 3 or at[0] % 4 == 0:
-                found.append(loss())
-            else:
-                backend.drawn(batch)
-            return found[-1]
-
-        return one
-
-    backend.timed_loss, backend.run = timed_loss, lambda: (at.__setitem__(0, 0), run())
-
-
-def in_part(model):
-    """In a round of more than three steps decodes a quarter of the rows."""
-    honest = model.backend.timed_generate
-
-    def timed_generate(batch):
-        draw, n = honest(batch), len(batch["x"])
-
-        def one():
-            if model.backend.steps <= 3:
-                return draw()
-            z = model.backend.noise(n)
-            return {"x_hat": np.resize(model.backend.decode(z[: n // 4]), (n, model.spec.d_x))}
-
-        return one
-
-    model.backend.timed_generate = timed_generate
-
-
-def ahead(model):
-    """The fit is made in `prepare`; a round copies it."""
-    honest = model.backend.timed_fit
-
-    def timed_fit(batch):
-        found = {name: value.copy() for name, value in honest(batch)().items()}
-
-        def one():
-            model.backend.set_parameters(found)
-            return found
-
-        return one
-
-    model.backend.timed_fit = timed_fit
-
-
-def cached(operation):
-    def fault(model):
-        honest, found = getattr(model.backend, f"timed_{operation}"), {}
-
-        def timed(batch):
-            run = honest(batch)
-            return lambda: found.setdefault("once", run() if "once" not in found else None)
-
-        setattr(model.backend, f"timed_{operation}", timed)
-
-    return fault
-
-
 SOME, LITTLE = 2e-3, 1e-5  # seconds of a round at least: so little that a step that does nothing is timed at all
 
 
@@ -177,7 +53,6 @@ SOME, LITTLE = 2e-3, 1e-5  # seconds of a round at least: so little that a step 
         ("vae", "train", seldom(lambda step: step > 3), SOME),
         ("ae", "train", seldom(lambda step: step > 3), SOME),
         ("vae", "train", seldom(lambda step: not gc.isenabled()), SOME),
-        ("vae", "train", unwatched, SOME),
         ("vae", "loss", seldom_new, SOME),
         ("vae", "generate", in_part, SOME),
         ("vae", "encode", cached("encode"), LITTLE),
@@ -188,9 +63,21 @@ SOME, LITTLE = 2e-3, 1e-5  # seconds of a round at least: so little that a step 
 )
 def test_what_stops_to_work_while_it_is_timed_has_no_speed(monkeypatch, spec, operation, fault, least):
     slow = lambda model: monkeypatch.setattr(rounds, "SHORTEST_S", {"cpu": least})
-    assert said(monkeypatch, operation, slow, spec)["state"] == "ok"
-    found = said(monkeypatch, operation, lambda model: (slow(model), fault(model)), spec)
+    honest = said(monkeypatch, operation, slow, spec)
+    assert honest["state"] == "ok", honest
+    found = said(monkeypatch, operation, lambda model: (slow(model), fault(model.backend)), spec)
     assert found["state"] == "mismatch" and "rounds_s" not in found, found
+
+
+def test_what_does_less_until_somebody_looks_has_no_speed(monkeypatch):
+    def unwatched(model):
+        monkeypatch.setattr(rounds, "SHORTEST_S", {"cpu": SOME})
+        looked, honest = [], model.parameters
+        seldom(lambda step: not looked)(model.backend)
+        model.parameters = lambda: (looked.append(1), honest())[1]
+
+    monkeypatch.setattr(once_more, "REST_S", 0.0)
+    assert "times as long as those that were timed" in said(monkeypatch, "train", unwatched)["reason"]
 
 
 @pytest.mark.parametrize(("operation", "fault"), [("train", stops(5)), ("loss", seldom_new), ("generate", in_part)])
@@ -198,7 +85,7 @@ def test_where_the_noise_of_all_rounds_is_too_much_to_draw_the_path_is_prepared_
     monkeypatch.setattr(once_more, "MOST_DRAWS", 0)
     slow = lambda model: monkeypatch.setattr(rounds, "SHORTEST_S", {"cpu": SOME})
     assert said(monkeypatch, operation, slow)["state"] == "ok"
-    assert said(monkeypatch, operation, lambda model: (slow(model), fault(model)))["state"] == "mismatch"
+    assert said(monkeypatch, operation, lambda model: (slow(model), fault(model.backend)))["state"] == "mismatch"
 
 
 RUNS = {"dtype": "runs in dtype other, not float32", "precision": "runs in precision other", "device": "runs on other"}

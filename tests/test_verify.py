@@ -23,6 +23,7 @@ from harness.verify.run import plan, verify
 from impls import Implementation
 from impls.numpy import backend as numpy_backend
 from specs import Spec, parameters
+from tests.timed_faults import ahead, cached, in_part, seldom, seldom_new
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,13 @@ FAULTS = [
     (14, VAE, "float64", skips_a_step),
     (14, VAE, "float64", loud_noise),
     (14, VAE, "float64", repeats_noise),
+    (14, VAE, "float32", seldom(lambda step: step > 3)),
+    (14, VAE, "float32", seldom_new),
+    (14, VAE, "float32", in_part),
+    (14, VAE, "float32", cached("encode")),
+    (14, VAE, "float32", cached("decode")),
+    (14, PCA, "float32", ahead),
+    (14, PCA, "float32", cached("fit")),
     (14, PCA, "float64", wrap("outcome", lambda b, o: {k: v * (1 + 1e-9) for k, v in o.items()})),
     (15, VAE, "float64", drops_second_moment),
     (15, PCA, "float64", wrap("parameters", lambda b, p: {k: v * (1 + 1e-15 * np.random.default_rng().random()) for k, v in p.items()})),

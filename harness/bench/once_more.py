@@ -5,6 +5,8 @@ garbage collection off as it was: but with other rows, and other parameters wher
 remembered, or has stopped, shows here; and it may not take longer than those that were timed, or they did less.
 """
 
+from time import sleep
+
 import numpy as np
 
 import impls
@@ -16,7 +18,7 @@ from impls.surface import Arrays
 STRICT = 3  # steps of training whose losses have the gates' precision; in more of them rounding has grown
 APART = 0.01  # of a round's way through the parameters, and of its losses, that rounding may move in so many steps
 CHOSEN = 20  # losses of a round that are compared, at random: NumPy computes them in float64
-SLOWER, TRIES = 2.0, 10  # than the timed rounds, in each of so many: machines hiccup
+SLOWER, TRIES, REST_S = 2.0, 9, 0.01  # than the timed rounds, in each of so many, over ten seconds: machines hiccup
 MOST_DRAWS = 5 * 10**7  # of noise, which has to be drawn from the first step on
 
 
@@ -35,6 +37,7 @@ def differs(model: Model, cell: dict, batch: Arrays, settled: Settled, timed: in
         seconds = rounds.timed(model, 1)[0]
         if seconds <= SLOWER * round_s:
             break
+        sleep(REST_S * 2**tried)
     else:
         return f"a round whose work is checked takes {seconds / round_s:.2g} times as long as those that were timed: they did less"
     drawn = (past + tried) * settled.steps
