@@ -145,6 +145,12 @@ def test_nothing_is_equal_by_more_than_one_thing_differs_from_itself():
     assert verdicts([of(1.3, 0.5)], [0.20], least=0.0)[0].more > 1  # but far beyond the floor it can still be slower
 
 
+def test_several_floors_are_asked_of_a_difference_but_one_of_what_is_equal():
+    told = lambda value, times: verdicts([of(value, 0.001)], [0.04], times=times)[0].word
+    assert told(1.06, 1.0) == "slower" and told(1.06, 2.0) == "cannot tell"
+    assert told(1.001, 1.0) == told(1.001, 2.0) == "equal within noise"
+
+
 @pytest.mark.parametrize("value, spread", [(1.10, 0.2), (1.0, 0.2), (1.02, 0.1)])
 def test_as_many_more_blocks_as_it_asks_for_are_enough_and_no_fewer(value, spread):
     ratio = of(value, spread, n=5)

@@ -70,7 +70,7 @@ def compare(base: Path, new: Path) -> list[Row]:
             f"  new has:  {_named(fresh)}",
             NOTHING_RAN,
         )
-    judged = verdicts([ratio for _, ratio, _ in found], [TIMES_FLOOR * floor for *_, floor in found])
+    judged = verdicts([ratio for _, ratio, _ in found], [floor for *_, floor in found], times=TIMES_FLOOR)
     compared = [Row(*one, verdict.word, str(verdict)) for one, verdict in zip(found, judged, strict=True)]
     return compared + [_lost(cell, *known) for cell, known in why.items()]
 
@@ -109,7 +109,7 @@ def confirmed(rows: list[Row], base: Path, new: Path, rerun: Callable[[list[Cell
             found[cell] = unpaired(*values), _floor(before, members)
         else:
             reasons[cell] = place if isinstance(place, str) else "{}: {}".format(*failures(place).get(cell, ("interrupted", "no number")))
-    judged = verdicts([ratio for ratio, _ in found.values()], [TIMES_FLOOR * floor for _, floor in found.values()])
+    judged = verdicts([ratio for ratio, _ in found.values()], [floor for _, floor in found.values()], times=TIMES_FLOOR)
     words = {cell: verdict.word for cell, verdict in zip(found, judged, strict=True)}
     return [_settled(row, found, words, reasons) if row in suspects else row for row in rows]
 

@@ -177,7 +177,7 @@ def judge(samples: dict[Cell, Samples]) -> dict[Cell, Judged]:
     ratios = {cell: estimate([block.ratio for block in one.blocks]) for cell, one in enough.items()}
     controls = {cell: estimate([block.control for block in one.blocks]) for cell, one in enough.items()}
     floors = {cell: noise_floor(control) for cell, control in controls.items()}
-    found = verdicts(list(ratios.values()), [TIMES_FLOOR * floor for floor in floors.values()])
+    found = verdicts(list(ratios.values()), list(floors.values()), times=TIMES_FLOOR)
     return {
         cell: Judged(_word(ratios[cell], floors[cell], verdict.word), ratios[cell], controls[cell], floors[cell], verdict.p)
         for cell, verdict in zip(enough, found, strict=True)

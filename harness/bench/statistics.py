@@ -87,11 +87,11 @@ def noise_floor(twin: Estimate | None) -> float:
     return math.expm1(max(abs(math.log(twin.low)), abs(math.log(twin.high))))
 
 
-def verdicts(ratios: Sequence[Estimate], floors: Sequence[float], least: float = LEAST) -> list[Verdict]:
+def verdicts(ratios: Sequence[Estimate], floors: Sequence[float], least: float = LEAST, times: float = 1.0) -> list[Verdict]:
     """One verdict a ratio of seconds, new / base, judged together; `floors`: the noise floor that holds for each.
 
     Slower or faster: p, adjusted for their number (Benjamini and Hochberg 1995), is at most ALPHA, the interval excludes 1, and the
-    difference exceeds max(least, floor). Equal: the whole interval is within EQUAL, and so is the floor: what one thing may differ from
+    difference exceeds max(least, times * floor). Equal: the whole interval is within EQUAL, and so is the floor: what one thing may differ from
     itself by more than EQUAL shows no two to be equal. Else, or where no floor is known, it cannot be told.
     """
     known = [k for k, one in enumerate(ratios) if not math.isnan(one.p)]
@@ -100,7 +100,7 @@ def verdicts(ratios: Sequence[Estimate], floors: Sequence[float], least: float =
         raw = np.array([ratios[k].p for k in known])
         p[known], alphas[known] = stats.false_discovery_control(raw), thresholds(raw)
     each = zip(ratios, p.tolist(), floors, alphas.tolist(), strict=True)
-    return [_verdict(ratio, p, floor, least, alpha) for ratio, p, floor, alpha in each]
+    return [_verdict(ratio, p, floor, max(least, times * floor), alpha) for ratio, p, floor, alpha in each]
 
 
 def thresholds(p: np.ndarray) -> np.ndarray:
@@ -114,10 +114,9 @@ def thresholds(p: np.ndarray) -> np.ndarray:
 
 
 def _verdict(ratio: Estimate, p: float, floor: float, least: float, alpha: float) -> Verdict:
-    effect, needed = abs(math.log(ratio.value)), math.log1p(max(least, floor))
     if math.isnan(floor):
         return Verdict("cannot tell", p)
-    if p <= ALPHA and effect > needed and not ratio.low <= 1 <= ratio.high:
+    if p <= ALPHA and abs(math.log(ratio.value)) > math.log1p(least) and not ratio.low <= 1 <= ratio.high:
         return Verdict("slower" if ratio.value > 1 else "faster", p)
     if floor <= EQUAL and max(-math.log(ratio.low), math.log(ratio.high)) <= math.log1p(EQUAL):  # NaN is not
         return Verdict("equal within noise", p)
@@ -130,7 +129,7 @@ def more_blocks(ratio: Estimate, floor: float = 0.0, least: float = LEAST, alpha
     None where that is not known: of one block, and of a difference that can neither count nor be equal by this floor.
     """
     effect = abs(math.log(ratio.value))
-    differ, equal = effect > math.log1p(max(least, floor)), floor <= EQUAL and effect <= math.log1p(EQUAL)
+    differ, equal = effect > math.log1p(least), floor <= EQUAL and effect <= math.log1p(EQUAL)
     if math.isnan(ratio.sd) or not (differ or equal):
         return None
     n = np.arange(ratio.n + 1, ratio.n + MOST_MORE + 1)
