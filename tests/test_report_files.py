@@ -118,7 +118,7 @@ def test_a_verify_json_that_was_edited_is_a_message(folder, path, value, place, 
         report.build(folder)
         return
     message = refused(folder)
-    assert message.startswith(f"{file} is not whole: {place} is not what it should be\n  expected: {expected}")
+    assert message.startswith(f"{file} is not whole: {place} is not what it should be\n  expected: {expected}\n")
     assert f"\n  got:      {got}\n" in message and f"make it anew: isoform verify --out {folder}" in message
 
 

@@ -179,12 +179,12 @@ def read_verify(path: Path) -> dict:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}\n  {again}") from None
     except ValueError as error:
-        raise UserError(f"{path} is not whole: {error}\n  likely:  it was cut off while it was copied\n  {again}") from None
+        raise UserError(f"{path} is not whole: {error}\n  likely:   it was cut off while it was copied\n  {again}") from None
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else None
         raise UserError(f"{path} has schema {found}, this version reads {SCHEMA}\n  {again}")
     if problem := wrong_verify(content):
-        raise UserError(f"{path} is not whole: {problem}\n  likely:  it was edited, or written by another version\n  {again}")
+        raise UserError(f"{path} is not whole: {problem}\n  likely:   it was edited, or written by another version\n  {again}")
     return content
 
 

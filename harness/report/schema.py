@@ -130,10 +130,11 @@ def _problem(model: type[BaseModel], content: dict) -> str | None:
         if first["type"] == "missing":
             absent = [one["loc"][-1] for one in (first, *rest) if one["type"] == "missing" and one["loc"][:-1] == within]
             return f"{f'{_place(within)} is ' if within else ''}missing {', '.join(map(str, absent))}"
+        expected = first["msg"].removeprefix("Input should be ").split(" or instance of")[0]
         got = json.dumps(first["input"], default=str)
         return (
             f"{_place(first['loc'])} is not what it should be\n"
-            f"  expected: {first['msg'].removeprefix('Input should be ')}\n"
+            f"  expected: {expected}\n"
             f"  got:      {got if len(got) <= 60 else f'{got[:57]}...'}"
         )
     return None
