@@ -91,8 +91,8 @@ def verdicts(ratios: Sequence[Estimate], floors: Sequence[float], least: float =
     """One verdict a ratio of seconds, new / base, judged together; `floors`: the noise floor that holds for each.
 
     Slower or faster: p, adjusted for their number (Benjamini and Hochberg 1995), is at most ALPHA, the interval excludes 1, and the
-    difference exceeds max(least, times * floor). Equal: the whole interval is within EQUAL, and so is the floor: what one thing may differ from
-    itself by more than EQUAL shows no two to be equal. Else, or where no floor is known, it cannot be told.
+    difference exceeds max(least, times * floor). Equal: the whole interval is within EQUAL, and so is the floor: what one thing may
+    differ from itself by more than EQUAL shows no two to be equal. Else, or where no floor is known, it cannot be told.
     """
     known = [k for k, one in enumerate(ratios) if not math.isnan(one.p)]
     p, alphas = np.full(len(ratios), math.nan), np.full(len(ratios), math.nan)
