@@ -194,7 +194,8 @@ def bench(
     if dry_run:
         from harness.bench.forecast import forecast
 
-        show.forecast(forecast(*chosen, **how))
+        until = limits(target, budget, timeout)
+        show.forecast(forecast(*chosen, **how, target=until["target"], budget_s=until["budget_s"]))
         return
     how |= limits(target, budget, timeout)
     if resume and out and not out.exists():

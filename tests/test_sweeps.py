@@ -179,6 +179,10 @@ def test_minutes_are_learnt_from_the_last_run_here(tmp_path, monkeypatch):
     level = stopping.LEVELS["ci"]
     each = 3 * 3.0 + 3 * 2.0  # two implementations and a twin: get ready, one cell
     assert found.minutes == pytest.approx((level.blocks * each / 60, (level.blocks + level.more) * each / 60))
+    aimed = forecast.forecast(*chosen, **how, target=0.02)
+    assert (aimed.stop.blocks, aimed.stop.most) == (5, 15) and aimed.minutes == pytest.approx((5 * each / 60, 15 * each / 60))
+    assert forecast.forecast(*chosen, **how, budget_s=40.0).minutes == pytest.approx((40 / 60, 40 / 60))
+    assert forecast.forecast(*chosen, **how, budget_s=1.0).minutes == pytest.approx((2 * each / 60, 2 * each / 60))
     parameters = sum(value.size for value in impls.load("numpy").build(chosen[0][0]).parameters().values())
     assert found.array_bytes > 4 * 4 * parameters and found.journal_bytes > 15 * 500
     (tmp_path / "m" / "2").mkdir()

@@ -1,6 +1,7 @@
 """What a bench would take: cells, minutes, bytes. Minutes are learnt from the last run on this machine, if there was one."""
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,7 @@ from harness import machine
 from harness.bench import cells as planning
 from harness.bench.cells import REMEMBERED, Entry
 from harness.bench.journal import differs, read
-from harness.bench.stopping import LEVELS, Stop
+from harness.bench.stopping import AT_LEAST, LEVELS, Stop
 from harness.errors import UserError
 from impls import Implementation
 from specs import Spec
@@ -52,19 +53,22 @@ def forecast(
     device: str,
     batch_sizes: tuple[int, ...] = (),
     operations: tuple[str, ...] = (),
+    target: float | None = None,
+    budget_s: float | None = None,
 ) -> Forecast:
-    """As `schedule.bench` would do it."""
+    """As `schedule.bench` would do it. A budget bounds the minutes, once there are blocks enough for an interval."""
     specs, wanted = list(specs), operations or LEVELS[level].operations
     entries = planning.cells(specs, implementations, wanted, dtype=dtype, device=device, batch_sizes=batch_sizes)
     pending = [entry.cell for entry in entries if entry.state == "pending"]
-    pace, stop = learn(RESULTS), LEVELS[level].stop()
+    pace, stop = learn(RESULTS), LEVELS[level].stop(target, budget_s)
     alive = {spec.name: {cell.implementation for cell in pending if cell.spec == spec.name} for spec in specs}
     stations = sum(len(names) + 1 for names in alive.values() if names)  # and a twin each
     each_block = sum(1 + 1 / len(alive[cell.spec]) for cell in pending)
     remembered = sum(cell.operation in REMEMBERED for cell in pending)
 
     def seconds(blocks: int) -> float:
-        return blocks * (stations * pace.ready + each_block * pace.cell) + remembered * pace.memory
+        block_s, most = stations * pace.ready + each_block * pace.cell, math.inf if budget_s is None else budget_s
+        return max(min(blocks * block_s, most), AT_LEAST * block_s) + remembered * pace.memory
 
     rows = stop.blocks * each_block + remembered
     row_bytes = pace.row_bytes if pace else ROW_BYTES + ROUND_BYTES * LEVELS[level].rounds
