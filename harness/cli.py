@@ -222,8 +222,11 @@ def merge(journals: tuple[Path, ...], out: Path) -> None:
     from harness.bench.merge import merge as merged
     from harness.files import results_folder, write_text
 
-    text = merged([journal_of(path) for path in journals])
-    path = results_folder(out) / "journal.jsonl"
+    path, given = out / "journal.jsonl", [journal_of(one) for one in journals]
+    if path.exists() and path.resolve() not in {one.resolve() for one in given}:
+        raise UserError(f"{path} is another journal, which would be lost\n  mend: another --out FOLDER, or merge that one too: name it")
+    text = merged(given)
+    results_folder(out)
     write_text(path, text)
     click.echo(path)
 

@@ -107,6 +107,11 @@ def test_what_was_measured_otherwise_stays_apart(tmp_path, jobs, what, value):
 def test_the_command(tmp_path, jobs):
     done = isoform("merge", *map(str, jobs), "--out", str(tmp_path / "whole"))
     assert done.returncode == 0 and (tmp_path / "whole" / "journal.jsonl").read_text() == merge(jobs)
+    refused = isoform("merge", str(jobs[0]), "--out", str(tmp_path / "whole"))  # the other job's rows would be lost
+    assert (
+        refused.returncode == 2 and "would be lost" in refused.stderr and (tmp_path / "whole" / "journal.jsonl").read_text() == merge(jobs)
+    )
+    assert isoform("merge", str(tmp_path / "whole"), str(jobs[0]), "--out", str(tmp_path / "whole")).returncode == 0
     empty = tmp_path / "empty.jsonl"
     empty.touch()
     failed = isoform("merge", str(empty), "--out", str(tmp_path / "none"))
