@@ -134,9 +134,14 @@ def test_a_planted_slow_step_is_missed(monkeypatch):
 
 def test_bench_and_a_loop_by_hand_agree_on_one_model(monkeypatch):
     monkeypatch.setattr(measure, "TURNS", 3)
-    found = measure.harness("numpy", "vae", 0)
-    assert set(found) == {"harness:numpy", "numpy"}
-    assert 0.9 < found["harness:numpy"] / found["numpy"] < 1.1
+    ratios = []
+    for _ in range(4):  # a busy machine parts them now and then, a wrong measurement always
+        found = measure.harness("numpy", "vae", 0)
+        assert set(found) == {"harness:numpy", "numpy"}
+        ratios.append(found["harness:numpy"] / found["numpy"])
+        if 0.9 < ratios[-1] < 1.1:
+            return
+    pytest.fail(f"bench over the loop by hand: {ratios}")
 
 
 def test_the_turn_that_counts_is_that_of_the_median_ratio():
