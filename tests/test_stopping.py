@@ -79,6 +79,13 @@ def test_a_budget_ends_it_but_not_before_there_is_an_interval(monkeypatch):
     now[0] = 0.0
     assert len(run(Stop(10, 10, None, 1.0), step)[0]) == 2
 
+    def cold_at_first(cell, block):
+        now[0] += 40.0 if block < 3 else 10.0  # 120 s and 30 s a block
+        return 1.0
+
+    now[0] = 0.0
+    assert len(run(Stop(20, 20, None, 600.0), cold_at_first)[0]) == 3 + 8
+
 
 def test_levels_say_when_to_stop():
     assert Level(3, 1, 1).stop() == Stop(3, 3, None, None)

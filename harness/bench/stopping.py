@@ -23,6 +23,7 @@ from harness.bench.statistics import estimate
 
 AT_LEAST = 2  # blocks, whatever the budget: one has no interval
 ENOUGH = 5  # blocks before the first look at the widths, where there is a target: a spread of fewer is too often far too small
+RECENT = 2  # blocks, by which it is told how long another takes: the first ones take longer, since their starts are timed
 TIMES_MOST = 3  # as many blocks as the level asks for, where a target was named
 
 
@@ -66,7 +67,8 @@ class Stopping:
     """Is told of every cell that was timed, and says which are due in a block; `why`, once none is."""
 
     def __init__(self, rule: Stop):
-        self.rule, self.started, self.longest_s = rule, monotonic(), 0.0
+        self.rule, self.started = rule, monotonic()
+        self.lengths: list[float] = []  # of the blocks so far, in seconds
         self.why: str | None = None
         self.seconds: dict[Cell, list[float]] = {}  # a step, a value a block
         self.disturbed: dict[tuple, set[int]] = {}  # blocks, by group
@@ -80,10 +82,10 @@ class Stopping:
     def due(self, block: int, cells: list[Cell]) -> list[Cell]:
         """Of these cells, those that the block with this number is to measure; none, and the run has its blocks."""
         rule, now = self.rule, monotonic()
-        self.longest_s, self.last = max(self.longest_s, now - self.last if block else 0.0), now
+        self.lengths, self.last = [*self.lengths, now - self.last], now
         found = cells if block < rule.blocks else self._more(block, cells) if block < rule.most else []
         spent = now - self.started
-        if found and rule.budget_s is not None and block >= AT_LEAST and spent + self.longest_s > rule.budget_s:
+        if found and rule.budget_s is not None and block >= AT_LEAST and spent + max(self.lengths[-RECENT:]) > rule.budget_s:
             self.why = f"budget: after {block} blocks and {spent / 60:.1f} of {rule.budget_s / 60:.1f} minutes another would not fit"
             return []
         if not found:
