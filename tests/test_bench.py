@@ -20,6 +20,7 @@ from harness.bench.ratios import ratios
 from harness.errors import NOTHING_RAN, OK, UserError
 from harness.processes import Worker, cpus
 from tests.journal_rows import CELL, PLAIN, Whole
+from tests.small import small
 
 TIMES = ("rounds_s", "import_s", "build_s", "first_call_s")
 
@@ -309,15 +310,12 @@ def test_the_machine_is_described_without_its_name():
 TINY = schedule.Level(blocks=2, rounds=4, cold_blocks=1, operations=("train", "encode", "decode"), note="no ranking")
 
 
-DATA = {"name": "random_bernoulli", "shape": [8, 8], "train": 256, "test": 64}  # digits take a second to import, in every process
-
-
 def measured(monkeypatch, folder, names, device="cpu"):
     monkeypatch.setitem(schedule.LEVELS, "tiny", TINY)
     events = []
     implementations = [impls.load(name) for name in names]
     path = schedule.bench(
-        [specs.load("vae").replace(data=DATA)], implementations, level="tiny", dtype="float32", device=device,
+        [small("vae")], implementations, level="tiny", dtype="float32", device=device,
         folder=folder, seed=7, command="isoform bench", on_event=events.append,
     )  # fmt: skip
     assert events[0] == {"event": "plan", "total": sum(event["event"] == "cell" for event in events)}

@@ -15,7 +15,8 @@ from harness.bench import journal, table
 from harness.errors import FAILED, USAGE, WorkerDied
 from harness.processes import ROOT, Worker
 from harness.worker import kind_of
-from tests.test_bench import DATA, TIMES
+from tests.small import small_file
+from tests.test_bench import TIMES
 from tests.test_cli import isoform
 
 FAULTS = """
@@ -110,11 +111,12 @@ NAMES = ("off", "skewed", "idle", "mortal", "stillborn", "crowded", "stuck", "br
 BENCH = """
 import sys
 from pathlib import Path
-import impls, specs
+import impls
 from harness.bench import schedule
+from tests.small import small
 schedule.LEVELS["tiny"] = schedule.Level(blocks=2, rounds=4, cold_blocks=1, operations=("train", "encode", "decode"))
 names = ["numpy", "off", "skewed", "idle", "mortal", "stillborn", "crowded", "broken", "hungry", "absent"]
-spec = specs.load("vae").replace(data=DATA)
+spec = small("vae")
 path = schedule.bench([spec], [impls.load(name) for name in names], level="tiny", dtype="float32", device="cpu",
                       batch_sizes=(32,), folder=Path(FOLDER), seed=1)
 print(schedule.exit_code(path))
@@ -138,7 +140,7 @@ def site(tmp_path_factory):
 
 
 def test_faults_are_rows_and_a_mismatch_shows_no_number(python, site, tmp_path):
-    assert python(BENCH.replace("FOLDER", repr(str(tmp_path))).replace("DATA", repr(DATA)), site) == str(FAILED)
+    assert python(BENCH.replace("FOLDER", repr(str(tmp_path))), site) == str(FAILED)
     path = tmp_path / "journal.jsonl"
     rows = {}
     for row in journal.read(path).rows:
@@ -179,11 +181,12 @@ def test_faults_are_rows_and_a_mismatch_shows_no_number(python, site, tmp_path):
 
 
 STUCK = """
-import impls, specs
+import impls
+from tests.small import small
 from harness.bench.cells import cells
 from harness.bench.ratios import ratios
 from harness.bench.station import Station
-spec, stuck = specs.load("vae").replace(data=DATA), impls.load("stuck")
+spec, stuck = small("vae"), impls.load("stuck")
 asked = [entry.cell for entry in cells([spec], [stuck], ("train", "encode", "decode"), batch_sizes=(8,))]
 station = Station(stuck, spec, asked, {}, seed=0, silence_s=200)
 assert not station.open() and not station.prepare()
@@ -198,7 +201,7 @@ print(taken)
 
 def test_a_hang_costs_its_cell_and_its_whole_process_group_is_ended_within_two_seconds(python, site, tmp_path):
     child = tmp_path / "child"
-    said, taken = python("import time\n" + STUCK.replace("DATA", repr(DATA)), site, CHILD=str(child)).splitlines()
+    said, taken = python("import time\n" + STUCK, site, CHILD=str(child)).splitlines()
     assert said == "timeout None ['train', 'decode']" and float(taken) < 2
     assert not psutil.pid_exists(int(child.read_text())) or psutil.Process(int(child.read_text())).status() == psutil.STATUS_ZOMBIE
 
@@ -231,7 +234,7 @@ def test_frameworks_say_in_their_own_words_that_memory_has_run_out(error, device
 
 
 def test_a_batch_that_does_not_fit_costs_its_cells_alone(tmp_path):
-    command = ("bench", "--spec", "vae", "--impl", "numpy", "--operation", "encode", "--operation", "decode")
+    command = ("bench", "--spec", small_file(tmp_path, "vae"), "--impl", "numpy", "--operation", "encode", "--operation", "decode")
     done = isoform(*command, "--batch", "16", "--batch", str(10**11), "--json", "--out", tmp_path)
     assert done.returncode == FAILED and "Traceback" not in done.stderr
     cells = [(row["cell"], row["state"]) for row in journal.read(tmp_path / "journal.jsonl").last_run if row["row"] == "finish"]

@@ -6,21 +6,21 @@ import types
 import pytest
 
 import impls
-import specs
 from harness.bench import measure, memory, rounds, transfers
 from harness.bench.rules import SELFTEST_BYTES
 from harness.hardware import energy
 from tests.conftest import expected_implementations
+from tests.small import small
 
-DATA = {"name": "random_bernoulli", "shape": [8, 8], "train": 256, "test": 64}
 IMPLEMENTATIONS = sorted(set(impls.available()) & {name for name, one in impls.available().items() if one.folder})
 
 EACH = """
 import json
-import impls, specs
-from harness.bench import compiles, measure, memory, rounds, transfers
+import impls
+from harness.bench import measure, memory, rounds, transfers
+from tests.small import small
 
-implementation, spec = impls.load(NAME), specs.load("vae").replace(data=DATA)
+implementation, spec = impls.load(NAME), small("vae")
 events = []
 memory.handle(implementation, {"phase": "selftest", "device": "cpu"}, lambda event, **fields: events.append(fields))
 model = implementation.build(spec)
@@ -47,7 +47,7 @@ print(json.dumps({"ratios": ratios, "moved": transfers.implicit(model), "selftes
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_twice_the_work_takes_twice_the_time_and_nothing_is_moved(python, implementation):
-    code = EACH.replace("NAME", repr(implementation)).replace("DATA", repr(DATA))
+    code = EACH.replace("NAME", repr(implementation))
     found = json.loads(python(code, **dict(impls.load(implementation).environment)).splitlines()[-1])
     assert 1.6 < found["ratios"][-1] < 2.5, found["ratios"]
     jax = "jax" in implementation
@@ -105,10 +105,11 @@ def test_every_implementation_that_is_installed_was_looked_at():
 
 MOVES = """
 import jax, numpy as np
-import impls, specs
+import impls
 from harness.bench import measure, transfers
+from tests.small import small
 
-spec = specs.load("vae").replace(data=DATA)
+spec = small("vae")
 model = impls.load("jax").build(spec)
 model.prepare(measure.batch_of(spec, {"operation": "train", "batch_size": 8}), 2)
 honest, add = model.run, jax.jit(lambda x: x + 1)
@@ -120,7 +121,7 @@ print(transfers.implicit(model))
 
 @pytest.mark.needs("jax")
 def test_an_implicit_transfer_is_seen(python):
-    clean, moved = python(MOVES.replace("DATA", repr(DATA))).splitlines()
+    clean, moved = python(MOVES).splitlines()
     assert clean == "(0, None)" and moved.startswith("(1, ") and "host-to-device" in moved
 
 
@@ -138,7 +139,7 @@ def test_another_error_is_not_taken_for_a_transfer(monkeypatch):
 
 def loss_cell(fault):
     """What the timed pass says of NumPy's loss with a fault after the certificate."""
-    spec, events = specs.load("vae").replace(data=DATA), []
+    spec, events = small("vae"), []
     cell = {"spec": "vae", "spec_hash": spec.hash, "implementation": "numpy", "operation": "loss", "device": "cpu", "dtype": "float32",
             "precision": "highest", "batch_size": 32, "replica": 0}  # fmt: skip
     emit = lambda event, **fields: events.append(fields)

@@ -23,22 +23,27 @@ from harness.bench.station import Outcome
 from harness.bench.stopping import Stopping
 from harness.errors import USAGE, UserError
 from tests.journal_rows import TIMED, Whole
+from tests.small import small_file
 
 ROOT = Path(__file__).parents[1]
-BENCH = [sys.executable, "-m", "harness.cli", "bench", "--spec", "linear_ae", "--spec", "pca", "--impl", "numpy"]
+BENCH = [sys.executable, "-m", "harness.cli", "bench", "--impl", "numpy"]
 KILLS = int(os.environ.get("ISOFORM_KILLS", "20"))
 
 
-def start(folder, *more):
+@pytest.fixture
+def start(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("specs")
+    command = [*BENCH, "--spec", small_file(folder, "linear_ae"), "--spec", small_file(folder, "pca")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([*BENCH, "--out", folder, *more], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    there = {"cwd": ROOT, "env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return lambda folder, *more: subprocess.Popen([*command, "--out", folder, *more], **there)
 
 
 def finished(rows):
     return Counter((row["pass"], row["block"], json.dumps(row["cell"], sort_keys=True)) for row in rows if row["row"] == "finish")
 
 
-def test_kill_9_at_any_moment_loses_the_cell_in_flight_alone(tmp_path):
+def test_kill_9_at_any_moment_loses_the_cell_in_flight_alone(start, tmp_path):
     path, moment, kills, before = tmp_path / "journal.jsonl", random.Random(), 0, b""
     while True:
         process = start(tmp_path, *(["--resume"] if path.exists() and path.read_bytes().count(b"\n") else []))
@@ -67,7 +72,7 @@ def test_kill_9_at_any_moment_loses_the_cell_in_flight_alone(tmp_path):
     assert all(sum(cell == one for which, _, one in once if which == "time") == level.blocks for cell in cells)
 
 
-def test_of_two_benches_in_one_folder_the_second_is_refused(tmp_path):
+def test_of_two_benches_in_one_folder_the_second_is_refused(start, tmp_path):
     path, first = tmp_path / "journal.jsonl", start(tmp_path)
     while first.poll() is None and not (path.exists() and path.stat().st_size):
         time.sleep(0.05)
@@ -182,7 +187,7 @@ def test_a_certificate_lost_before_the_cut_stays_lost(tmp_path):
     assert later.ended == {("time", 0, one), ("time", 1, one)}
 
 
-def test_resume_without_a_run_is_a_message(tmp_path):
+def test_resume_without_a_run_is_a_message(start, tmp_path):
     process = start(tmp_path / "nothing", "--resume")
     _, said = process.communicate(timeout=60)
     assert process.returncode == USAGE and b"no run to resume" in said and b"Traceback" not in said

@@ -13,12 +13,12 @@ import pytest
 from scipy import stats
 
 import impls
-import specs
 from harness.bench import journal, quiet, rules, schedule, stopping
 from harness.bench.cells import Cell
 from harness.bench.quiet import Counters, between, disturbed
 from harness.bench.stopping import LEVELS, Level, Stop, Stopping
 from harness.processes import cpus
+from tests.small import small
 
 TRAIN = Cell("vae", "0", "numpy", "train", "cpu", "float32", "highest", 10)
 OTHER = Cell("vae", "0", "torch", "train", "cpu", "float32", "highest", 10)
@@ -242,7 +242,7 @@ def test_a_heavy_process_beside_is_seen_told_and_its_block_measured_again(monkey
     import sys
 
     monkeypatch.setitem(schedule.LEVELS, "tiny", Level(blocks=2, rounds=20, cold_blocks=1, operations=("decode",), more=3))
-    spec = specs.load("vae").replace(data={"name": "random_bernoulli", "shape": [8, 8], "train": 256, "test": 64})
+    spec = small("vae")
     beside = [subprocess.Popen([sys.executable, "-c", HEAVY]) for _ in cpus()]
     try:
         path = schedule.bench([spec], [impls.load("numpy")], level="tiny", dtype="float32", device="cpu", folder=tmp_path, seed=1)

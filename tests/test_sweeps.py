@@ -16,10 +16,8 @@ from harness.bench import forecast, journal, quality, schedule, stopping, sweeps
 from harness.bench.sweeps import curves, slopes, widened
 from harness.errors import FAILED, NOTHING_RAN, OK, USAGE, UserError
 from tests.journal_rows import AT, CELL, Whole
+from tests.small import small_file
 from tests.test_cli import isoform
-
-SMALL = {"name": "random_bernoulli", "shape": [8, 8], "train": 256, "test": 64}
-
 
 # Curves and slopes.
 
@@ -69,7 +67,8 @@ def test_widths_are_specs_of_their_own():
 
 
 def test_a_real_sweep(tmp_path):
-    done = isoform("sweep", "batch", "--impl", "numpy", "--size", "8", "--size", "2048", "--out", tmp_path)
+    vae = ("--spec", small_file(tmp_path, "vae", train=2048))
+    done = isoform("sweep", "batch", *vae, "--impl", "numpy", "--size", "8", "--size", "2048", "--out", tmp_path)
     assert done.returncode == OK, done.stderr
     path = tmp_path / sweeps.journal_name("batch")
     run = journal.read(path).last_run
@@ -78,7 +77,7 @@ def test_a_real_sweep(tmp_path):
     assert set(summary.state) == {"ok"} and set(summary.operation) == {"train"}
     [line] = slopes(curves(summary)).to_dict("records")
     assert 0.3 < line["slope"] < 1.2  # 256 times the rows cost more, and hardly more than 256 times as much
-    widths = isoform("sweep", "width", "--impl", "numpy", "--size", "8", "--size", "16", "--out", tmp_path)
+    widths = isoform("sweep", "width", *vae, "--impl", "numpy", "--size", "8", "--size", "16", "--out", tmp_path)
     assert widths.returncode == OK, widths.stderr
     verified = json.loads((tmp_path / sweeps.verify_name("width")).read_text())
     assert {row["spec"] for row in verified["rows"] if row["state"] == "pass"} == {"vae-width-8", "vae-width-16"}

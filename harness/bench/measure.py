@@ -150,7 +150,8 @@ def batch_of(spec: Spec, cell: dict) -> Arrays:
     n = cell["batch_size"]
     if cell["operation"] == "decode":
         return {"z": np.random.default_rng([spec.seed, 5]).standard_normal((n, spec.d_z))}
-    return {"x": np.resize(data.load(spec).train, (n, spec.d_x))}
+    rows = data.load(spec).train
+    return {"x": rows.take(np.arange(n) % len(rows), axis=0)}  # one array, so that a batch too large fails at once
 
 
 def trained_steps(model: Model) -> int:
