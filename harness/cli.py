@@ -130,7 +130,7 @@ def measure_machine(chosen: list, device: str, folder: Path) -> dict:
 
 
 @main.command()
-@options("spec", "impl", "dtype", "device", "level", "out", "json", "dry")
+@options("spec", "impl", "dtypes", "device", "level", "out", "json", "dry")
 @click.argument("more_specs", nargs=-1)
 def verify(specs, impls, dtypes, device, level, out, as_json, dry_run, more_specs) -> None:
     """Prove that implementations compute the same function, and write their certificates.

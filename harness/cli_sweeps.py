@@ -13,7 +13,7 @@ NOTHING_TO_TRAIN = "mend: a spec that trains, such as --spec vae"
 
 @click.command()
 @click.argument("of", type=click.Choice(("batch", "width")))
-@options("spec", "impl", "operation", "dtype", "device", "budget", "timeout", "out")
+@options("spec-or-vae", "impl", "operation", "dtype", "device", "budget", "timeout", "out")
 @click.option("--size", "sizes", multiple=True, type=click.IntRange(min=1), help="Repeatable. Default: batch 1 to 4096, width 16 to 1024.")
 def sweep(of, specs, impls, operations, dtypes, device, budget, timeout, out, sizes) -> None:
     """How does the time of a step grow with the batch size, or with the width of the hidden layers?
@@ -52,7 +52,7 @@ def certify(specs: list, implementations: list, device: str, path) -> None:
 
 
 @click.command()
-@options("spec", "impl", "dtype", "device", "timeout", "out")
+@options("spec-or-vae", "impl", "dtype", "device", "timeout", "out")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Trainings of each implementation.")
 @click.option(
     "--target", type=Finite(), metavar="NATS", help="Test loss an example. Default: the reference's half-way through the spec's steps."

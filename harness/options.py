@@ -35,14 +35,23 @@ class Finite(click.FloatRange):
         return number
 
 
+def spec(default: str) -> Callable:
+    words = f"Spec by name or TOML file; repeatable. Default: {default}."
+    return click.option("--spec", "specs", multiple=True, metavar="NAME|FILE", help=words)
+
+
+def dtype(words: str) -> Callable:
+    return click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help=words)
+
+
 def options(*names: str) -> Callable:
     """Options that several commands share."""
     known = {
-        "spec": click.option(
-            "--spec", "specs", multiple=True, metavar="NAME|FILE", help="Spec by name or TOML file; repeatable. Default: all shipped specs."
-        ),
+        "spec": spec("all shipped specs"),
+        "spec-or-vae": spec("vae"),
         "impl": click.option("--impl", "impls", multiple=True, metavar="NAME", help="Implementation; repeatable. Default: all."),
-        "dtype": click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Repeatable."),
+        "dtypes": dtype("Repeatable. Default: float64, from level ci on float32 too."),
+        "dtype": dtype("One a run. Default: float32."),
         "device": click.option("--device", default="cpu", show_default=True, help="cpu, or cuda where there is one."),
         "batch": click.option(
             "--batch",
@@ -61,7 +70,10 @@ def options(*names: str) -> Callable:
             help="More blocks, up to three times the level's, until each 95 % interval is within so much of its value.",
         ),
         "budget": click.option(
-            "--budget", type=Finite(min=0, min_open=True), metavar="MINUTES", help="No block that would end later. Default: none."
+            "--budget",
+            type=Finite(min=0, min_open=True),
+            metavar="MINUTES",
+            help="No block that would end later, after the first two. Default: none.",
         ),
         "timeout": click.option(
             "--timeout",

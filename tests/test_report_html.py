@@ -16,7 +16,7 @@ from harness.report.answer import answer, headlines
 from harness.report.content import load
 from harness.report.derived import break_even, overtakes, planned, seeds
 from harness.report.svg import inline
-from harness.report.view import command, given, paid_off
+from harness.report.view import command, given, paid_off, slopes
 from tests.results_folder import (
     MACHINE,
     NAMES,
@@ -384,6 +384,10 @@ def test_a_sweep_is_drawn_and_its_points_are_vouched_for(folder):
     assert list(curves.loc["batch"].index) == [1, 8, 64, 512, 4096] and list(curves.loc["width"].index) == [1, 64, 512, 4096]
     assert curves.loc[("batch", 64), "step_s"] == pytest.approx(1e-3 + 64 * 2e-5) and curves.loc[("batch", 64), "certificate"] == "point-64"
     assert set(curves["rules"].str.len()) == {content.rules["rule"].nunique()}
+    assert [(row["sweep"], row["blocks"]) for row in slopes(content)] == [("batch", "2"), ("width", "2")]
+    journal = folder / "sweep-batch.jsonl"
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))  # the last block of the largest size
+    assert [row["blocks"] for row in slopes(load(folder))] == ["1 to 2", "2"]
     text = report.build(folder).read_text()
     assert {"curves_batch.svg", "curves_width.pdf"} <= {path.name for path in (folder / "figures").iterdir()}
     assert 'id="figure-curves_batch"' in text and "torch, vae-width-8 train: fail: verify, float64: failed: 3 (gradients)" in text

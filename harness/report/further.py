@@ -14,6 +14,7 @@ RULE = ("rule", "title", "state", "detail")
 SIGNS = {"PASS": "●", "WARN": "▲", "FAIL": "✕", "N-A": "–"}
 LEFT_OUT = ("n-a", "not-installed", "unsupported")
 REFUSED = ("mismatch", "no-certificate")
+VOUCHERS = ("blocks", "certificate", "rules")  # of a point of a curve: how many blocks made it, and who says that they may
 CERTIFICATE_RULE = 1  # all that is said of a cell without a certificate is that it has none
 
 
@@ -152,11 +153,11 @@ def curves(cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         whole = sweeps.WIDENED.fullmatch(cell["spec"])
         spec, size = (whole[1], int(whole[2])) if whole else (cell["spec"], cell["batch_size"])
         key = spec, cell["operation"], cell["implementation"], cell["dtype"], cell["device"], size
-        vouch["width" if whole else "batch", *key] = cell["certificate"], cell["rules"]
+        vouch["width" if whole else "batch", *key] = cell["blocks"], cell["certificate"], cell["rules"]
     found = sweeps.curves(good)
     points = found[[name for name in sweeps.CURVES if not name.startswith("step_")]].itertuples(index=False, name=None)
     vouchers = [vouch[point] for point in points]
-    return found.assign(certificate=[one for one, _ in vouchers], rules=[one for _, one in vouchers]), sweeps.slopes(found)
+    return found.assign(**{name: [one[k] for one in vouchers] for k, name in enumerate(VOUCHERS)}), sweeps.slopes(found)
 
 
 def pair_of(cell: Any) -> tuple:

@@ -137,12 +137,20 @@ def short(cells: list[dict | None]) -> str:
 
 
 def slopes(content: Content) -> list[dict]:
-    """Each with the certificates of the points that it is drawn through."""
+    """Each with the certificates of the points that it is drawn through, and how many blocks made a point."""
     key = ("sweep", "spec", "operation", "implementation", "dtype", "device")
-    found: dict[tuple, dict[str, None]] = {}
+    found: dict[tuple, list[dict]] = {}
     for point in content.curves.to_dict("records"):
-        found.setdefault(tuple(point[name] for name in key), {})[point["certificate"]] = None
-    return [row | {"certificates": list(found[tuple(row[name] for name in key)])} for row in content.slopes.to_dict("records")]
+        found.setdefault(tuple(point[name] for name in key), []).append(point)
+    made = []
+    for row in content.slopes.to_dict("records"):
+        points = found[tuple(row[name] for name in key)]
+        counts = [int(point["blocks"]) for point in points]
+        ends = dict.fromkeys((min(counts), max(counts)))
+        made.append(
+            row | {"certificates": list(dict.fromkeys(point["certificate"] for point in points)), "blocks": " to ".join(map(str, ends))}
+        )
+    return made
 
 
 def points(rows: list[dict]) -> list[tuple[str, list[str], list[dict]]]:
